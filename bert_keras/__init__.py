@@ -1,0 +1,64 @@
+"""bert_keras: pretrain and fine-tune text encoders on many tasks at once, on every backend of Keras 3.
+
+The names below are loaded when they are first used, so that `bert_keras.text` and `bert_keras.data` come without Keras.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from bert_keras.version import __version__
+
+if TYPE_CHECKING:
+    from bert_keras.data import Corpus as Corpus
+    from bert_keras.data import Sentence as Sentence
+    from bert_keras.data import SentenceBatch as SentenceBatch
+    from bert_keras.data import SentenceTaskData as SentenceTaskData
+    from bert_keras.data import TaskDataBatch as TaskDataBatch
+    from bert_keras.data import TokenTaskData as TokenTaskData
+    from bert_keras.data import labelled_generator as labelled_generator
+    from bert_keras.data import lm_generator as lm_generator
+    from bert_keras.data import sentence_from_text as sentence_from_text
+    from bert_keras.data import sentence_from_words as sentence_from_words
+    from bert_keras.encoders import TRANSFORMER_SIZES as TRANSFORMER_SIZES
+    from bert_keras.encoders import create_transformer as create_transformer
+    from bert_keras.encoders import encoder_inputs as encoder_inputs
+    from bert_keras.tasks import TaskMetadata as TaskMetadata
+    from bert_keras.tasks import TaskWeightScheduler as TaskWeightScheduler
+    from bert_keras.text import BERTTextEncoder as BERTTextEncoder
+    from bert_keras.text import OpenAITextEncoder as OpenAITextEncoder
+    from bert_keras.text import SentencePieceTextEncoder as SentencePieceTextEncoder
+    from bert_keras.text import TextEncoder as TextEncoder
+    from bert_keras.training import MultiTaskModel as MultiTaskModel
+    from bert_keras.training import create_optimizer as create_optimizer
+    from bert_keras.training import encoder_arrays as encoder_arrays
+    from bert_keras.training import evaluate_model as evaluate_model
+    from bert_keras.training import load_model as load_model
+    from bert_keras.training import train_model as train_model
+
+_HOMES = {
+    "bert_keras.tasks": ("TaskMetadata", "TaskWeightScheduler"),
+    "bert_keras.text": ("BERTTextEncoder", "OpenAITextEncoder", "SentencePieceTextEncoder", "TextEncoder"),
+    "bert_keras.data": (
+        "Corpus", "Sentence", "SentenceBatch", "SentenceTaskData", "TaskDataBatch", "TokenTaskData",
+        "labelled_generator", "lm_generator", "sentence_from_text", "sentence_from_words",
+    ),
+    "bert_keras.encoders": ("TRANSFORMER_SIZES", "create_transformer", "encoder_inputs"),
+    "bert_keras.training": (
+        "MultiTaskModel", "create_optimizer", "encoder_arrays", "evaluate_model", "load_model", "train_model",
+    ),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *_HOME_OF]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'bert_keras' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,238 @@
+"""The layers of the 2018 transformer, with the mathematics in plain functions above them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def visible_pairs(sequence_ids: Any, is_causal: bool) -> Any:
+    """Return which position may attend to which.
+
+    Args:
+        sequence_ids: int32, `(batch, length)`; 0 is padding, k the k-th sequence packed into the row.
+        is_causal: whether a position sees only itself and what is before it.
+
+    Returns:
+        bool, `(batch, 1, length, length)`: [row, 0, from, to]. Padding "sees" padding, so that no softmax is over nothing.
+    """
+    visible = ops.equal(sequence_ids[:, None, :, None], sequence_ids[:, None, None, :])
+    if is_causal:
+        steps = ops.arange(ops.shape(sequence_ids)[1], dtype="int32")
+        visible = ops.logical_and(visible, ops.greater_equal(steps[:, None], steps[None, :])[None, None])
+    return visible
+
+
+def attend(query: Any, key: Any, value: Any, visible: Any, dropout: Any = None) -> Any:
+    """Scaled dot-product attention (Vaswani et al. 2017, equation 1).
+
+    Args:
+        query, key, value: float, `(batch, length, heads, head_dim)`.
+        visible: bool, broadcastable to `(batch, heads, length, length)`; True where attention may go.
+        dropout: function applied to the attention probabilities, or None.
+
+    Returns:
+        float, `(batch, length, heads, head_dim)`.
+    """
+    if dropout is None:
+        return ops.dot_product_attention(query, key, value, mask=visible)
+    scale = 1.0 / float(np.sqrt(query.shape[-1]))
+    query = ops.transpose(query, (0, 2, 1, 3)) * ops.cast(scale, query.dtype)
+    scores = ops.matmul(query, ops.transpose(key, (0, 2, 3, 1)))  # (batch, heads, from, to)
+    scores = ops.where(visible, scores, ops.cast(-1e9, scores.dtype))
+    probabilities = dropout(ops.softmax(scores, axis=-1))
+    return ops.transpose(ops.matmul(probabilities, ops.transpose(value, (0, 2, 1, 3))), (0, 2, 1, 3))
+
+
+def sinusoidal_positions(max_len: int, embedding_dim: int) -> np.ndarray:
+    """Return the fixed position table of Vaswani et al. 2017, section 3.5: float32, `(max_len, embedding_dim)`.
+
+    Even columns hold the sines, odd columns the cosines.
+    """
+    column = np.arange(embedding_dim)
+    angle = np.arange(max_len)[:, None] / 10000.0 ** (2 * (column // 2) / embedding_dim)
+    return np.where(column % 2 == 0, np.sin(angle), np.cos(angle)).astype("float32")
+
+
+class SeedSequence:
+    """Widely spaced integer seeds for the initialisers and dropouts of one model, drawn from one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._sequence = np.random.SeedSequence(seed)
+
+    def next(self) -> int:
+        return int(self._sequence.spawn(1)[0].generate_state(1)[0] >> 1)
+
+
+class Embeddings(keras.layers.Layer):
+    """Sum of token, position and segment embeddings, then layer normalisation and dropout.
+
+    Args:
+        vocab_size: number of token rows.
+        embedding_dim: width.
+        max_len: number of positions.
+        num_segments: number of segment rows.
+        position_embedding: `"learned"` or `"sinusoidal"`.
+        layer_norm: whether the sum is normalised.
+        layer_norm_epsilon: added to the variance.
+        dropout: share of features dropped.
+        use_one_dropout: drop once after the sum (BERT), or each of the three before it (GPT).
+        initializer_range: standard deviation of the truncated normal initialiser.
+        seeds: where seeds come from.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        embedding_dim: int,
+        max_len: int,
+        num_segments: int,
+        position_embedding: str,
+        layer_norm: bool,
+        layer_norm_epsilon: float,
+        dropout: float,
+        use_one_dropout: bool,
+        initializer_range: float,
+        seeds: SeedSequence,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        policy = self.dtype_policy
+
+        def table(rows: int, name: str) -> keras.layers.Embedding:
+            initializer = keras.initializers.TruncatedNormal(stddev=initializer_range, seed=seeds.next())
+            return keras.layers.Embedding(
+                rows, embedding_dim, embeddings_initializer=initializer, dtype=policy, name=name
+            )
+
+        self.token_embedding = table(vocab_size, "token_embedding")
+        self.segment_embedding = table(num_segments, "segment_embedding")
+        self.position_embedding = table(max_len, "position_embedding") if position_embedding == "learned" else None
+        self._position_table = None
+        if self.position_embedding is None:
+            self._position_table = sinusoidal_positions(max_len, embedding_dim)
+        self.norm = None
+        if layer_norm:
+            self.norm = keras.layers.LayerNormalization(epsilon=layer_norm_epsilon, dtype=policy, name="norm")
+        count = 1 if use_one_dropout else 3
+        self.dropouts = [
+            keras.layers.Dropout(dropout, seed=seeds.next(), dtype=policy, name=f"dropout_{k}") for k in range(count)
+        ]
+        self._shape = (None, None, embedding_dim)
+
+    def build(self, token_ids_shape: Any = None, **shapes: Any) -> None:
+        for table in (self.token_embedding, self.segment_embedding, self.position_embedding):
+            if table is not None:
+                table.build((None, None))
+        if self.norm is not None:
+            self.norm.build(self._shape)
+        self.built = True
+
+    def call(self, token_ids: Any, segment_ids: Any, position_ids: Any, training: bool = False) -> Any:
+        tokens = self.token_embedding(token_ids)  # (batch, length, width)
+        segments = self.segment_embedding(segment_ids)
+        if self.position_embedding is not None:
+            positions = self.position_embedding(position_ids)
+        else:
+            positions = ops.take(ops.convert_to_tensor(self._position_table, tokens.dtype), position_ids, axis=0)
+        parts = [tokens, segments, positions]
+        if len(self.dropouts) == 3:
+            parts = [
+                dropout(part, training=training) for dropout, part in zip(self.dropouts, parts, strict=True)
+            ]
+        hidden = parts[0] + parts[1] + parts[2]
+        if self.norm is not None:
+            hidden = self.norm(hidden)
+        if len(self.dropouts) == 1:
+            hidden = self.dropouts[0](hidden, training=training)
+        return hidden
+
+    def compute_output_shape(self, token_ids_shape: Any, *shapes: Any, **more: Any) -> tuple:
+        return (*token_ids_shape, self._shape[-1])
+
+
+class TransformerBlock(keras.layers.Layer):
+    """Self-attention and feed-forward network, each added to its input and normalised after (BERT, GPT).
+
+    Args:
+        num_heads: attention heads; divides the width.
+        embedding_dim: width.
+        d_hid: width of the feed-forward network's inner layer.
+        attention_dropout: share of attention probabilities dropped.
+        residual_dropout: share of features dropped before each addition.
+        layer_norm_epsilon: added to the variance.
+        use_exact_gelu: GELU by the error function (BERT) or by tanh (GPT).
+        initializer_range: standard deviation of the truncated normal initialiser.
+        seeds: where seeds come from.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        embedding_dim: int,
+        d_hid: int,
+        attention_dropout: float,
+        residual_dropout: float,
+        layer_norm_epsilon: float,
+        use_exact_gelu: bool,
+        initializer_range: float,
+        seeds: SeedSequence,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        policy = self.dtype_policy
+        self.num_heads, self.embedding_dim, self.d_hid = num_heads, embedding_dim, d_hid
+        self.use_exact_gelu = use_exact_gelu
+
+        def dense(units: int, name: str) -> keras.layers.Dense:
+            initializer = keras.initializers.TruncatedNormal(stddev=initializer_range, seed=seeds.next())
+            return keras.layers.Dense(units, kernel_initializer=initializer, dtype=policy, name=name)
+
+        def norm(name: str) -> keras.layers.LayerNormalization:
+            return keras.layers.LayerNormalization(epsilon=layer_norm_epsilon, dtype=policy, name=name)
+
+        def dropout(rate: float, name: str) -> keras.layers.Dropout:
+            return keras.layers.Dropout(rate, seed=seeds.next(), dtype=policy, name=name)
+
+        self.qkv = dense(3 * embedding_dim, "qkv")  # query, key, value side by side
+        self.attention_output = dense(embedding_dim, "attention_output")
+        self.attention_norm = norm("attention_norm")
+        self.feedforward_in = dense(d_hid, "feedforward_in")
+        self.feedforward_out = dense(embedding_dim, "feedforward_out")
+        self.feedforward_norm = norm("feedforward_norm")
+        self.attention_dropout = dropout(attention_dropout, "attention_dropout")
+        self.residual_dropout_1 = dropout(residual_dropout, "residual_dropout_1")
+        self.residual_dropout_2 = dropout(residual_dropout, "residual_dropout_2")
+
+    def build(self, hidden_shape: Any, visible_shape: Any = None) -> None:
+        width, inner = (None, None, self.embedding_dim), (None, None, self.d_hid)
+        for layer in (self.qkv, self.attention_output, self.attention_norm, self.feedforward_in, self.feedforward_norm):
+            layer.build(width)
+        self.feedforward_out.build(inner)
+        self.built = True
+
+    def call(self, hidden: Any, visible: Any, training: bool = False) -> Any:
+        attention = self.attention(hidden, visible, training)
+        hidden = self.attention_norm(hidden + self.residual_dropout_1(attention, training=training))
+        inner = ops.gelu(self.feedforward_in(hidden), approximate=not self.use_exact_gelu)
+        update = self.residual_dropout_2(self.feedforward_out(inner), training=training)
+        return self.feedforward_norm(hidden + update)
+
+    def attention(self, hidden: Any, visible: Any, training: bool) -> Any:
+        batch, length = ops.shape(hidden)[0], ops.shape(hidden)[1]
+        heads = (batch, length, 3, self.num_heads, self.embedding_dim // self.num_heads)
+        qkv = ops.reshape(self.qkv(hidden), heads)
+        dropout = None
+        if training and self.attention_dropout.rate > 0:
+
+            def dropout(probabilities: Any) -> Any:
+                return self.attention_dropout(probabilities, training=True)
+
+        context = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], visible, dropout)
+        return self.attention_output(ops.reshape(context, (batch, length, self.embedding_dim)))
+
+    def compute_output_shape(self, hidden_shape: Any, visible_shape: Any = None) -> Any:
+        return hidden_shape

@@ -1,0 +1,240 @@
+"""The transformer encoder of BERT and GPT, and `create_transformer` that builds it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from bert_keras.encoders.inputs import encoder_inputs
+from bert_keras.encoders.layers import Embeddings, SeedSequence, TransformerBlock, visible_pairs
+
+TRANSFORMER_SIZES: Mapping[str, Mapping[str, int]] = {
+    # Turc et al. 2019, "Well-Read Students Learn Better"; base and large: Devlin et al. 2018.
+    "tiny": {"num_layers": 2, "embedding_dim": 128, "num_heads": 2, "d_hid": 512},
+    "mini": {"num_layers": 4, "embedding_dim": 256, "num_heads": 4, "d_hid": 1024},
+    "small": {"num_layers": 4, "embedding_dim": 512, "num_heads": 8, "d_hid": 2048},
+    "medium": {"num_layers": 8, "embedding_dim": 512, "num_heads": 8, "d_hid": 2048},
+    "base": {"num_layers": 12, "embedding_dim": 768, "num_heads": 12, "d_hid": 3072},
+    "large": {"num_layers": 24, "embedding_dim": 1024, "num_heads": 16, "d_hid": 4096},
+}
+
+
+@keras.saving.register_keras_serializable(package="bert_keras")
+class Transformer(keras.Model):
+    """Transformer encoder of the 2018 shape: from `token_ids`, `segment_ids`, `position_ids`, `sequence_ids` to hidden states.
+
+    Use `create_transformer`, which explains the arguments and fills in sizes. A call may also pass `attention_mask` in the
+    dictionary of inputs: bool, broadcastable to `(batch, heads, length, length)`, True where attention may go; it narrows
+    what `sequence_ids` and causality leave visible.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        embedding_dim: int,
+        max_len: int,
+        num_layers: int,
+        num_heads: int,
+        d_hid: int,
+        is_causal: bool,
+        num_segments: int,
+        position_embedding: str,
+        embedding_layer_norm: bool,
+        embedding_dropout: float,
+        attention_dropout: float,
+        residual_dropout: float,
+        use_one_embedding_dropout: bool,
+        layer_norm_epsilon: float,
+        use_exact_gelu: bool,
+        initializer_range: float,
+        seed: int,
+        name: str = "transformer",
+        dtype: Any = None,
+    ) -> None:
+        policy = keras.dtype_policies.get(dtype)
+        config = dict(
+            vocab_size=vocab_size, embedding_dim=embedding_dim, max_len=max_len, num_layers=num_layers,
+            num_heads=num_heads, d_hid=d_hid, is_causal=is_causal, num_segments=num_segments,
+            position_embedding=position_embedding, embedding_layer_norm=embedding_layer_norm,
+            embedding_dropout=embedding_dropout, attention_dropout=attention_dropout,
+            residual_dropout=residual_dropout, use_one_embedding_dropout=use_one_embedding_dropout,
+            layer_norm_epsilon=layer_norm_epsilon, use_exact_gelu=use_exact_gelu,
+            initializer_range=initializer_range, seed=seed, name=name, dtype=policy.name,
+        )  # fmt: skip
+        seeds = SeedSequence(seed)
+        embeddings = Embeddings(
+            vocab_size, embedding_dim, max_len, num_segments, position_embedding, embedding_layer_norm,
+            layer_norm_epsilon, embedding_dropout, use_one_embedding_dropout, initializer_range, seeds,
+            dtype=policy, name="embeddings",
+        )  # fmt: skip
+        blocks = [
+            TransformerBlock(
+                num_heads, embedding_dim, d_hid, attention_dropout, residual_dropout, layer_norm_epsilon,
+                use_exact_gelu, initializer_range, seeds, dtype=policy, name=f"layer_{index}",
+            )
+            for index in range(num_layers)
+        ]  # fmt: skip
+        inputs = encoder_inputs()
+        super().__init__(inputs, _hidden_states(embeddings, blocks, inputs, is_causal), name=name, dtype=policy)
+        self.embeddings, self.blocks, self._config = embeddings, blocks, config
+        for key, value in config.items():
+            if key not in ("name", "dtype"):
+                setattr(self, key, value)
+
+    @property
+    def token_embedding(self) -> keras.layers.Embedding:
+        """The table of token embeddings, to which the `lm` decoder is tied."""
+        return self.embeddings.token_embedding
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if isinstance(inputs, dict) and inputs.get("attention_mask") is not None:
+            return _hidden_states(self.embeddings, self.blocks, inputs, self.is_causal, bool(training))
+        return super().call(inputs, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        return dict(self._config)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Transformer:
+        return cls(**config)
+
+
+def _hidden_states(
+    embeddings: Embeddings,
+    blocks: list[TransformerBlock],
+    inputs: Mapping[str, Any],
+    is_causal: bool,
+    training: bool | None = None,
+) -> Any:
+    visible = VisiblePairs(is_causal, name="visible_pairs")(inputs["sequence_ids"])
+    if inputs.get("attention_mask") is not None:
+        visible = ops.logical_and(visible, ops.cast(inputs["attention_mask"], "bool"))
+    arguments = {} if training is None else {"training": training}
+    hidden = embeddings(inputs["token_ids"], inputs["segment_ids"], inputs["position_ids"], **arguments)
+    for block in blocks:
+        hidden = block(hidden, visible, **arguments)
+    return hidden
+
+
+class VisiblePairs(keras.layers.Layer):
+    """`visible_pairs` as a layer without weights, so that the functional graph holds one named node."""
+
+    def __init__(self, is_causal: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.is_causal = is_causal
+
+    def call(self, sequence_ids: Any) -> Any:
+        return visible_pairs(sequence_ids, self.is_causal)
+
+
+def create_transformer(
+    vocab_size: int,
+    embedding_dim: int | None = None,
+    max_len: int = 512,
+    num_layers: int | None = None,
+    num_heads: int | None = None,
+    d_hid: int | None = None,
+    is_causal: bool = False,
+    *,
+    size: str = "base",
+    num_segments: int = 2,
+    position_embedding: str = "learned",
+    embedding_layer_norm: bool = True,
+    embedding_dropout: float = 0.1,
+    attention_dropout: float = 0.1,
+    residual_dropout: float = 0.1,
+    use_one_embedding_dropout: bool = True,
+    layer_norm_epsilon: float = 1e-12,
+    use_exact_gelu: bool = True,
+    initializer_range: float = 0.02,
+    seed: int | None = None,
+    name: str = "transformer",
+    dtype: Any = None,
+) -> Transformer:
+    """Build a transformer encoder with fresh weights. The defaults are BERT-base's.
+
+    Args:
+        vocab_size: number of token ids, special tokens included: `text_encoder.vocab_size`.
+        embedding_dim: width of the hidden states; by default the size's.
+        max_len: longest sequence, in tokens.
+        num_layers: number of blocks; by default the size's.
+        num_heads: attention heads a block; by default one for every 64 columns of the width.
+        d_hid: inner width of the feed-forward network; by default four times the width.
+        is_causal: whether a position sees only what is before it (GPT) or the whole sequence (BERT).
+        size: `"tiny"`, `"mini"`, `"small"`, `"medium"`, `"base"` or `"large"`: the published BERT shapes, from which
+            width and depth come where they are not given.
+        num_segments: number of segment ids.
+        position_embedding: `"learned"`, or `"sinusoidal"` (fixed, Vaswani et al. 2017).
+        embedding_layer_norm: normalise the sum of the embeddings (BERT) or not (GPT).
+        embedding_dropout: share of embedding features dropped in training.
+        attention_dropout: share of attention probabilities dropped in training.
+        residual_dropout: share of features dropped before they are added to a block's input.
+        use_one_embedding_dropout: drop from the sum of the embeddings once (BERT), or from each of the three (GPT).
+        layer_norm_epsilon: added to the variance in layer normalisation: 1e-12 in BERT, 1e-5 in GPT.
+        use_exact_gelu: GELU by the error function (BERT), or its tanh approximation (GPT).
+        initializer_range: standard deviation of the truncated normal that matrices start from.
+        seed: seed of weights and dropout. By default drawn from Python's `random`, so that
+            `keras.utils.set_random_seed` decides.
+        name: name of the model.
+        dtype: dtype policy, for example `"mixed_bfloat16"`; by default Keras' global one.
+
+    Returns:
+        A `keras.Model` from a dictionary of `token_ids`, `segment_ids`, `position_ids` and `sequence_ids`, each
+        `(batch, length)` int32, to hidden states `(batch, length, embedding_dim)`.
+
+    Raises:
+        ValueError: for an unknown size or name, or numbers that do not fit together.
+
+    Example:
+
+    ```python
+    encoder = create_transformer(vocab_size=8000, size="mini", max_len=128)
+    ids = np.ones((2, 7), "int32")
+    hidden = encoder({"token_ids": ids, "segment_ids": 0 * ids, "position_ids": np.arange(7)[None] * ids,
+                      "sequence_ids": ids})  # (2, 7, 256)
+    ```
+
+    Sources: Devlin et al. 2018 (BERT); Radford et al. 2018 (GPT).
+    """
+    if size not in TRANSFORMER_SIZES:
+        raise ValueError(f"`size` must be one of {sorted(TRANSFORMER_SIZES)}. Received: size={size!r}")
+    shape = TRANSFORMER_SIZES[size]
+    embedding_dim = shape["embedding_dim"] if embedding_dim is None else embedding_dim
+    num_layers = shape["num_layers"] if num_layers is None else num_layers
+    num_heads = max(1, embedding_dim // 64) if num_heads is None else num_heads
+    d_hid = 4 * embedding_dim if d_hid is None else d_hid
+    counts = {
+        "vocab_size": vocab_size, "embedding_dim": embedding_dim, "max_len": max_len, "num_layers": num_layers,
+        "num_heads": num_heads, "d_hid": d_hid, "num_segments": num_segments,
+    }  # fmt: skip
+    rates = {
+        "embedding_dropout": embedding_dropout, "attention_dropout": attention_dropout,
+        "residual_dropout": residual_dropout,
+    }  # fmt: skip
+    _check_numbers(counts, rates)
+    if position_embedding not in ("learned", "sinusoidal"):
+        raise ValueError(f"`position_embedding` must be 'learned' or 'sinusoidal'. Received: {position_embedding!r}")
+    return Transformer(
+        **counts, **rates, is_causal=bool(is_causal), position_embedding=position_embedding,
+        embedding_layer_norm=embedding_layer_norm, use_one_embedding_dropout=use_one_embedding_dropout,
+        layer_norm_epsilon=layer_norm_epsilon, use_exact_gelu=use_exact_gelu, initializer_range=initializer_range,
+        seed=random.getrandbits(31) if seed is None else seed, name=name, dtype=dtype,
+    )  # fmt: skip
+
+
+def _check_numbers(counts: Mapping[str, int], rates: Mapping[str, float]) -> None:
+    for argument, count in counts.items():
+        if isinstance(count, bool) or int(count) != count or count < 1:
+            raise ValueError(f"`{argument}` must be a whole number of at least 1. Received: {argument}={count!r}")
+    for argument, rate in rates.items():
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f"`{argument}` must be at least 0 and below 1. Received: {argument}={rate!r}")
+    if counts["embedding_dim"] % counts["num_heads"]:
+        raise ValueError(
+            "`num_heads` must divide `embedding_dim`. "
+            f"Received: num_heads={counts['num_heads']}, embedding_dim={counts['embedding_dim']}"
+        )

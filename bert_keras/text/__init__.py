@@ -1,0 +1,15 @@
+"""Text to token ids and back. Needs no Keras."""
+
+from bert_keras.text.base import TextEncoder
+from bert_keras.text.bert_encoder import BERTTextEncoder
+from bert_keras.text.files import list_files, read_line_batches, read_lines
+from bert_keras.text.sentencepiece_encoder import SentencePieceTextEncoder
+
+__all__ = [
+    "BERTTextEncoder",
+    "SentencePieceTextEncoder",
+    "TextEncoder",
+    "list_files",
+    "read_line_batches",
+    "read_lines",
+]

@@ -1,0 +1,326 @@
+"""The contract that every text encoder keeps: text in, ids out, and back."""
+
+import abc
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from bert_keras.text.files import write_atomic
+
+FILE_NAME = "text_encoder.json"
+CHUNK_CHARACTERS = 1 << 20
+_FORMAT = 1
+
+
+class TextEncoder(abc.ABC):
+    """Turns text into ids of a fixed vocabulary and back.
+
+    Subclasses provide the tokenisation and their state; saving, pickling, fingerprints, decoding and word
+    boundaries are the same for all and live here.
+
+    Attributes:
+        vocab_size: the number of ids, special tokens included; ids are 0 to `vocab_size - 1`.
+        pad_id, unk_id, bos_id, eos_id, del_id, msk_id: the ids of padding, unknown, start, end, delimiter and mask.
+        special_ids: those six and all other control ids. They are never masked, predicted or drawn at random, and
+            no text encodes to them (save `unk_id`, for what the vocabulary cannot spell).
+
+    Example:
+        >>> from bert_keras.text import SentencePieceTextEncoder, TextEncoder
+        >>> text_encoder = SentencePieceTextEncoder.train(["a bird in the hand"] * 9, vocab_size=17)
+        >>> text_encoder.decode(text_encoder.encode("a hand in the bird"))
+        'a hand in the bird'
+        >>> text_encoder.save("my_text_encoder")
+        >>> TextEncoder.load("my_text_encoder").fingerprint == text_encoder.fingerprint
+        True
+    """
+
+    vocab_size: int
+    pad_id: int
+    unk_id: int
+    bos_id: int
+    eos_id: int
+    del_id: int
+    msk_id: int
+    special_ids: frozenset[int]
+
+    _begins: np.ndarray  # (vocab_size,) bool: the piece begins a word, whatever stands before it
+    _ends: np.ndarray  # (vocab_size,) bool: whatever stands after the piece begins a word
+
+    # What a subclass provides.
+
+    kind: ClassVar[str]
+
+    @abc.abstractmethod
+    def _encode_chunk(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of a moderate amount of text, on all cores.
+
+        May raise TypeError, AttributeError or UnicodeError for what is not a string or not Unicode text; the callers
+        explain it.
+        """
+
+    @abc.abstractmethod
+    def id_to_token(self, token_id: int) -> str:
+        """The piece of the vocabulary that has this id; ValueError if there is none."""
+
+    @abc.abstractmethod
+    def token_to_id(self, token: str) -> int:
+        """The id of a piece of the vocabulary; ValueError if it has none."""
+
+    @abc.abstractmethod
+    def get_state(self) -> dict[str, Any]:
+        """All that decides the ids, as JSON values: `from_state` builds an equal text encoder from it."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """A text encoder from what `get_state` returned; ValueError if it is not that."""
+
+    @abc.abstractmethod
+    def _decode(self, ids: list[int]) -> str:
+        """Text for ids that are in range and not special."""
+
+    # What all share.
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of one text, without special tokens.
+
+        Args:
+            text: any text that can be written as UTF-8. The empty string has no ids.
+
+        Raises:
+            ValueError: the text holds a lone surrogate; the message names it and its position.
+            TypeError: not a string.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"text: expected a string, got {text!r} ({type(text).__name__}).")
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` for many texts at once, on all cores.
+
+        Args:
+            texts: the texts.
+
+        Returns:
+            A list of ids for each text.
+
+        Raises:
+            ValueError: a text holds a lone surrogate.
+            TypeError: `texts` is one string, or one of them is not a string.
+        """
+        return list(chain.from_iterable(self._encode_chunks(texts)))
+
+    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """`encode_batch` into arrays: the fast path for corpora.
+
+        Args:
+            texts: the texts.
+
+        Returns:
+            The ids of all texts laid end to end, `(n,)` int32, and the number of ids of each text,
+            `(len(texts),)` int64.
+
+        Raises:
+            ValueError: a text holds a lone surrogate.
+            TypeError: `texts` is one string, or one of them is not a string.
+        """
+        return concatenate_flat([join_ids(lists) for lists in self._encode_chunks(texts)])
+
+    def _encode_chunks(self, texts: Sequence[str]) -> Iterator[list[list[int]]]:
+        if isinstance(texts, str):
+            check_texts(texts)
+        try:
+            for chunk in text_chunks(texts, CHUNK_CHARACTERS):
+                yield self._encode_chunk(chunk)
+        except (TypeError, AttributeError, UnicodeError):
+            check_texts(texts)
+            raise
+
+    def encode_words(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
+        """The ids of a text that is already split into words, and the word that each id came from.
+
+        Args:
+            words: the words, encoded each on its own. A word may come to several ids or, if it is
+                empty or nothing but white space, to none.
+
+        Returns:
+            The ids, and for each id the index of its word in `words`.
+
+        Raises:
+            ValueError: a word holds a lone surrogate.
+            TypeError: `words` is one string, or one of them is not a string.
+        """
+        pieces = self.encode_batch(words)
+        return list(chain.from_iterable(pieces)), [i for i, piece in enumerate(pieces) for _ in piece]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text that the ids stand for, as near to the original as the vocabulary permits.
+
+        Args:
+            ids: a sequence or a one-dimensional array of ids. Special tokens are skipped.
+
+        Raises:
+            ValueError: an id is not in the vocabulary.
+        """
+        ids = [int(i) for i in ids]
+        for i in ids:
+            self._check_id(i)
+        return self._decode([i for i in ids if i not in self.special_ids])
+
+    def starts_word(self, ids: np.ndarray) -> np.ndarray:
+        """Where words begin.
+
+        Args:
+            ids: `(..., length)`, integer. Text runs along the last axis. A special token is a word of its own.
+
+        Returns:
+            Bool, of the same shape: True where a piece begins a word.
+
+        Raises:
+            ValueError: an id is not in the vocabulary.
+        """
+        ids = np.asarray(ids)
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.vocab_size:
+            raise ValueError(
+                f"ids: expected ids from 0 to {self.vocab_size - 1}, got {ids.min()} to {ids.max()}. Do these ids "
+                "come from another text encoder?"
+            )
+        starts = self._begins[ids]
+        starts[..., :1] = True
+        starts[..., 1:] |= self._ends[ids[..., :-1]]
+        return starts
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash (64 hex digits) of all that decides the ids: equal encoders have equal ones, in every process."""
+        state = json.dumps([self.kind, self.get_state()], sort_keys=True)
+        return hashlib.sha256(state.encode()).hexdigest()
+
+    def save(self, directory: str | Path) -> None:
+        """Writes the text encoder to `text_encoder.json` in a directory, which is made if need be.
+
+        The file is written atomically: if a text encoder was there, it stays whole until the new one is.
+
+        Args:
+            directory: where to save.
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        content = {"format": _FORMAT, "kind": self.kind, "state": self.get_state()}
+        write_atomic(directory / FILE_NAME, json.dumps(content, ensure_ascii=False).encode())
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Self:
+        """The text encoder that `save` wrote to a directory: the same ids for every input.
+
+        Args:
+            directory: where it was saved. `TextEncoder.load` returns whichever kind is there; on a subclass, `load`
+                returns that kind only.
+
+        Raises:
+            FileNotFoundError: there is no saved text encoder.
+            ValueError: the file is damaged, or holds another kind of text encoder.
+        """
+        path = Path(directory) / FILE_NAME
+        if not path.is_file():
+            raise FileNotFoundError(f"directory: {str(directory)!r} holds no saved text encoder (no {FILE_NAME}).")
+        kind, state = _read_saved(path)
+        kinds = {subclass.kind: subclass for subclass in _concrete_subclasses(cls)}
+        if kind not in kinds:
+            raise ValueError(f"{str(path)!r} holds a text encoder of kind {kind!r}, expected one of {sorted(kinds)}.")
+        return kinds[kind].from_state(state)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.get_state())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: vocab_size={self.vocab_size}, fingerprint={self.fingerprint[:12]}>"
+
+    def _check_id(self, token_id: int) -> None:
+        if not 0 <= token_id < self.vocab_size:
+            raise ValueError(
+                f"expected an id from 0 to {self.vocab_size - 1}, got {token_id}. Does it come from another text "
+                "encoder?"
+            )
+
+    def _set_word_boundaries(self, begins: Iterable[bool], ends: Iterable[bool] | None = None) -> None:
+        """Fills the tables behind `starts_word`; a special token begins and ends a word."""
+        special = sorted(self.special_ids)
+        self._begins = np.fromiter(begins, bool, self.vocab_size)
+        self._begins[special] = True
+        no_ends = (False for _ in range(self.vocab_size))
+        self._ends = np.fromiter(no_ends if ends is None else ends, bool, self.vocab_size)
+        self._ends[special] = True
+
+
+def check_texts(texts: Sequence[str], argument: str = "texts") -> None:
+    """Raises the error that says which text cannot be encoded, and why; returns if all of them can.
+
+    The tokenizer libraries refuse such texts by themselves, so this is called only to explain a failure.
+    """
+    if isinstance(texts, str):
+        raise TypeError(f"{argument}: expected a sequence of strings, got one string. Pass [text], or use encode().")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"{argument}[{i}]: expected a string, got {text!r} ({type(text).__name__}).")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{argument}[{i}]: character {error.start} is the lone surrogate U+{ord(text[error.start]):04X}, "
+                "which is not Unicode text. Decode the text anew, or replace the character, for example with "
+                "text.encode('utf-8', 'replace').decode('utf-8')."
+            ) from error
+
+
+def text_chunks(texts: Sequence[str], num_characters: int) -> Iterator[Sequence[str]]:
+    """Cuts a sequence of texts into runs of about `num_characters` characters, so that memory stays bounded."""
+    start = size = 0
+    for i, length in enumerate(map(len, texts)):
+        size += length + 1
+        if size >= num_characters:
+            yield texts[start : i + 1]
+            start, size = i + 1, 0
+    if start < len(texts):
+        yield texts[start:]
+
+
+def join_ids(lists: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Lists of ids, laid end to end: ids `(n,)` int32 and lengths `(len(lists),)` int64."""
+    lengths = np.fromiter(map(len, lists), np.int64, len(lists))
+    return np.fromiter(chain.from_iterable(lists), np.int32, int(lengths.sum())), lengths
+
+
+def concatenate_flat(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Results of `join_ids`, one after the other."""
+    ids = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0, np.int32)
+    lengths = np.concatenate([part[1] for part in parts]) if parts else np.zeros(0, np.int64)
+    return ids, lengths
+
+
+def _read_saved(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is not a saved text encoder, or it is damaged: {error}.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("state"), dict) or "kind" not in content:
+        raise ValueError(f"{str(path)!r} is not a saved text encoder.")
+    if content.get("format") != _FORMAT:
+        raise ValueError(f"{str(path)!r} has format {content.get('format')!r}, expected {_FORMAT}.")
+    return content["kind"], content["state"]
+
+
+def _concrete_subclasses(cls: type[TextEncoder]) -> Iterator[type[Any]]:
+    if "kind" in cls.__dict__:
+        yield cls
+    for subclass in cls.__subclasses__():
+        yield from _concrete_subclasses(subclass)
+
+
+def _restore(cls: type[TextEncoder], state: dict[str, Any]) -> TextEncoder:
+    return cls.from_state(state)

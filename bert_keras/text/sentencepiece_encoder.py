@@ -1,0 +1,243 @@
+"""SentencePiece behind the contract of text encoders: trained here, or loaded from any `.model`."""
+
+import base64
+import binascii
+import io
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+
+from bert_keras.text.base import TextEncoder, check_texts
+from bert_keras.text.files import Source, write_atomic
+from bert_keras.text.sampling import sample_sentences
+
+ModelType = Literal["unigram", "bpe", "char", "word"]
+
+_NUM_THREADS = 4  # Part of the result: sums are split among so many threads, and rounded accordingly.
+_SPACE = "\u2581"
+
+# What the special tokens are called here, and in the models of others.
+_NAMES = {
+    "pad": ("<pad>", "[PAD]"),
+    "bos": ("<s>", "[CLS]", "<cls>", "<bos>", "[BOS]"),
+    "eos": ("</s>", "[SEP]", "<sep>", "<eos>", "[EOS]"),
+    "del": ("<del>", "[SEP]", "<sep>"),
+    "msk": ("<msk>", "[MASK]", "<mask>"),
+}
+
+
+class SentencePieceTextEncoder(TextEncoder):
+    """A SentencePiece model: the ids that the `sentencepiece` library gives, and nothing permuted.
+
+    Special tokens are the control symbols of the model; those that it lacks are appended at the end, and
+    `vocab_size` counts them. Control symbols are never found in text: a literal "<msk>" is not the mask.
+
+    Args:
+        model_file: a `.model` file, of any type (unigram, BPE, char, word).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a SentencePiece model.
+
+    Example:
+        >>> text_encoder = SentencePieceTextEncoder.train(["a bird in the hand"] * 9, vocab_size=17)
+        >>> text_encoder.decode(text_encoder.encode("a hand in the bird"))
+        'a hand in the bird'
+
+    Source:
+        https://github.com/google/sentencepiece; Kudo and Richardson, 2018, https://arxiv.org/abs/1808.06226.
+    """
+
+    kind = "SentencePieceTextEncoder"
+
+    def __init__(self, model_file: str | Path) -> None:
+        path = Path(model_file)
+        if not path.is_file():
+            raise FileNotFoundError(f"model_file: no file {str(path)!r}.")
+        self._build(path.read_bytes(), f"model_file: {str(path)!r}")
+
+    @classmethod
+    def train(
+        cls,
+        source: Source,
+        vocab_size: int = 8000,
+        model_type: ModelType = "unigram",
+        *,
+        model_file: str | Path | None = None,
+        character_coverage: float = 0.9995,
+        lower_case: bool = False,
+        byte_fallback: bool = False,
+        max_sentences: int = 500_000,
+        max_characters: int = 25_000_000,
+        seed: int = 0,
+    ) -> Self:
+        """Trains a model. The same text gives the same model, byte by byte.
+
+        Args:
+            source: a file, a directory, several of them, or an iterable of lines. Files may be compressed with gzip.
+            vocab_size: the number of pieces, the six special tokens included.
+            model_type: "unigram", "bpe", "char" or "word".
+            model_file: where to write the model, atomically; None to keep it in memory only.
+            character_coverage: the share of the text's characters that get pieces of their own.
+            lower_case: fold case (the others keep it).
+            byte_fallback: spell characters without a piece as bytes, so that nothing is unknown. Needs 256 pieces.
+            max_sentences: train on a sample of at most so many lines (long lines count as several),
+            max_characters: and of at most so many characters. Memory use is a small multiple of it.
+            seed: decides the sample.
+
+        Returns:
+            The text encoder.
+
+        Raises:
+            ValueError: `vocab_size` is too large or too small for the text, or there is no text.
+            FileNotFoundError: a file does not exist.
+
+        Example:
+            >>> SentencePieceTextEncoder.train(["a bird in the hand"] * 9, vocab_size=17, model_type="char").vocab_size
+            17
+        """
+        if model_type not in get_args(ModelType):
+            raise ValueError(f"model_type: expected one of {get_args(ModelType)}, got {model_type!r}.")
+        if not 0 < character_coverage <= 1:
+            raise ValueError(f"character_coverage: expected a share in (0, 1], got {character_coverage}.")
+        sentences = sample_sentences(source, max_sentences, max_characters, seed)
+        model = _train(
+            sentences,
+            vocab_size=vocab_size,
+            model_type=model_type,
+            character_coverage=character_coverage,
+            normalization_rule_name="nmt_nfkc_cf" if lower_case else "nmt_nfkc",
+            byte_fallback=byte_fallback,
+        )
+        text_encoder = cls.__new__(cls)
+        text_encoder._build(model, "the trained model")
+        if model_file is not None:
+            write_atomic(model_file, model)
+        return text_encoder
+
+    def _build(self, model: bytes, name: str) -> None:
+        self._model = model
+        self._processor = processor = _load(model, name)
+        num_pieces = processor.get_piece_size()
+        self._tokens = [processor.id_to_piece(i) for i in range(num_pieces)]
+        own = [i for i in range(num_pieces) if processor.is_control(i) or processor.is_unknown(i) or processor.is_unused(i)]
+        control = {self._tokens[i]: i for i in own if processor.is_control(i)}
+        self.unk_id = processor.unk_id()
+        self.pad_id = self._special("pad", control, processor.pad_id())
+        self.bos_id = self._special("bos", control, processor.bos_id())
+        self.eos_id = self._special("eos", control, processor.eos_id())
+        self.del_id = self._special("del", control)
+        self.msk_id = self._special("msk", control)
+        self.vocab_size = len(self._tokens)
+        self._ids = {token: i for i, token in enumerate(self._tokens)}
+        self.special_ids = frozenset((*own, *range(num_pieces, self.vocab_size)))
+        suffixes = not any(token.startswith(_SPACE) for token in self._tokens if len(token) > 1)
+        self._set_word_boundaries(
+            (not suffixes and token.startswith(_SPACE) for token in self._tokens),
+            (suffixes and token.endswith(_SPACE) for token in self._tokens),
+        )
+
+    def _special(self, role: str, control: dict[str, int], token_id: int = -1) -> int:
+        """The id of a special token: the model's own, or a control symbol of a known name, or a new row."""
+        if token_id >= 0:
+            return token_id
+        for name in _NAMES[role]:
+            if name in control:
+                return control[name]
+        name = _NAMES[role][0]
+        while name in self._tokens:
+            name = f"<{name}>"
+        self._tokens.append(name)
+        return len(self._tokens) - 1
+
+    def encode(self, text: str) -> list[int]:
+        try:
+            if isinstance(text, str):
+                return self._processor.encode(text, out_type=int)
+        except (TypeError, UnicodeError, RuntimeError):
+            check_texts([text], "text")
+            raise
+        return super().encode(text)
+
+    def _encode_chunk(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._processor.encode(list(texts), out_type=int, num_threads=-1)
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._processor.decode(ids)
+
+    def id_to_token(self, token_id: int) -> str:
+        self._check_id(token_id)
+        return self._tokens[token_id]
+
+    def token_to_id(self, token: str) -> int:
+        if token not in self._ids:
+            raise ValueError(f"token: {token!r} is not one of the {self.vocab_size} pieces of the vocabulary.")
+        return self._ids[token]
+
+    def save_model(self, model_file: str | Path) -> None:
+        """Writes the bare SentencePiece `.model`, atomically, for other tools (appended tokens are not in it)."""
+        write_atomic(model_file, self._model)
+
+    def get_state(self) -> dict[str, Any]:
+        return {"model": base64.b64encode(self._model).decode("ascii")}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        try:
+            model = base64.b64decode(state["model"], validate=True)
+        except (KeyError, TypeError, binascii.Error) as error:
+            raise ValueError("expected a state with 'model' in base64; the saved file is damaged.") from error
+        text_encoder = cls.__new__(cls)
+        text_encoder._build(model, "the saved model")
+        return text_encoder
+
+
+def _load(model: bytes, name: str) -> SentencePieceProcessor:
+    processor = SentencePieceProcessor()
+    try:
+        loaded = bool(model) and processor.LoadFromSerializedProto(model)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{name} is not a SentencePiece model, or it is damaged: {error}") from error
+    if not loaded or processor.get_piece_size() == 0:
+        raise ValueError(f"{name} is empty, expected a SentencePiece model ({len(model)} bytes read).")
+    return processor
+
+
+def _train(sentences: list[str], *, vocab_size: int, **options: Any) -> bytes:
+    writer = io.BytesIO()
+    lines: Iterator[str] = iter(sentences)
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=lines,
+            model_writer=writer,
+            vocab_size=vocab_size,
+            pad_id=0,
+            unk_id=1,
+            bos_id=2,
+            eos_id=3,
+            pad_piece="<pad>",
+            control_symbols="<del>,<msk>",
+            num_threads=_NUM_THREADS,
+            minloglevel=2,
+            **options,
+        )
+    except (RuntimeError, ValueError, TypeError) as error:
+        check_texts(sentences, "source")
+        raise ValueError(_explain(str(error), vocab_size)) from error
+    return writer.getvalue()
+
+
+def _explain(message: str, vocab_size: int) -> str:
+    if limit := re.search(r"too high.*?<= ?(\d+)", message, re.DOTALL):
+        return (
+            f"vocab_size: expected at most {limit[1]} for this text, got {vocab_size}. Lower it, or train on more text."
+        )
+    if limit := re.search(r"smaller than required_chars.*?\d+ vs (\d+)", message, re.DOTALL):
+        return (
+            f"vocab_size: expected more than {limit[1]} for the characters of this text, got {vocab_size}. Raise it, or "
+            "lower character_coverage."
+        )
+    return f"SentencePiece could not train with vocab_size={vocab_size}: {message}"

@@ -1,0 +1,19 @@
+"""Encoder and tasks to a trained model."""
+
+from bert_keras.training.feed import TaskFeed, encoder_arrays, training_arrays
+from bert_keras.training.loading import load_model
+from bert_keras.training.model import MultiTaskModel
+from bert_keras.training.optimizers import WarmupDecay, create_optimizer
+from bert_keras.training.train import evaluate_model, train_model
+
+__all__ = [
+    "MultiTaskModel",
+    "TaskFeed",
+    "WarmupDecay",
+    "create_optimizer",
+    "encoder_arrays",
+    "evaluate_model",
+    "load_model",
+    "train_model",
+    "training_arrays",
+]

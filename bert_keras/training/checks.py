@@ -1,0 +1,195 @@
+"""What is found out about an encoder and a batch before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from bert_keras.data import SentenceBatch
+from bert_keras.encoders.inputs import encoder_inputs, input_names, select_inputs
+from bert_keras.tasks import LM_TASK, TaskMetadata
+
+
+@dataclass(frozen=True)
+class EncoderFacts:
+    """What training needs to know of an encoder. None stands for what cannot be known of it.
+
+    Attributes:
+        width: features of its hidden states.
+        vocab_size, max_len, num_segments: numbers of rows of its tables.
+        is_causal: whether it says of itself that it does not see the future.
+        dtype_policy: for the heads.
+        tables: all embedding layers found.
+        token_embedding: the one that holds the tokens.
+    """
+
+    width: int
+    vocab_size: int | None
+    max_len: int | None
+    num_segments: int | None
+    is_causal: bool
+    dtype_policy: Any
+    tables: tuple[Any, ...]
+    token_embedding: Any
+
+    def tied_table(self, num_classes: int) -> Any:
+        """Return the embedding layer that the `lm` decoder is tied to.
+
+        Raises:
+            ValueError: if none is found, or its rows are not `num_classes`.
+        """
+        table = self.token_embedding
+        if table is None:
+            fitting = [table for table in self.tables if table.input_dim == num_classes]
+            if len(fitting) != 1:
+                found = [(table.name, table.input_dim) for table in self.tables]
+                raise ValueError(
+                    f"The task 'lm' needs the encoder's token embedding for its decoder: exactly one keras.layers.Embedding "
+                    f"with input_dim={num_classes} (the task's num_classes), or one named 'token_embedding'. "
+                    f"Embeddings found in the encoder, with input_dim: {found}"
+                )
+            table = fitting[0]
+        if table.input_dim != num_classes:
+            raise ValueError(
+                f"The task 'lm' has num_classes={num_classes}, but the encoder's token embedding has {table.input_dim} rows. "
+                "Both must be the text encoder's vocab_size."
+            )
+        return table
+
+
+def encoder_facts(encoder: keras.Model) -> EncoderFacts:
+    """Look at an encoder.
+
+    Raises:
+        ValueError: if it is no model over the four inputs, or gives no `(batch, length, width)`.
+    """
+    if not isinstance(encoder, keras.Model):
+        raise ValueError(
+            "The encoder must be a keras.Model from token_ids, segment_ids, position_ids and sequence_ids to hidden states "
+            f"(batch, length, width). Received: {encoder!r}"
+        )
+    input_names(encoder)
+    shape = _output_shape(encoder)
+    if len(shape) != 3 or shape[-1] is None:
+        raise ValueError(
+            "The encoder must give hidden states of shape (batch, length, width) with a known width. "
+            f"Received an encoder with output shape {shape}"
+        )
+    layers = [layer for layer in encoder._flatten_layers() if isinstance(layer, keras.layers.Embedding)]
+    tables = tuple({id(layer): layer for layer in layers}.values())
+    token_embedding = getattr(encoder, "token_embedding", None)
+    if token_embedding is None:
+        token_embedding = next((table for table in tables if table.name == "token_embedding"), None)
+    vocab_size = getattr(encoder, "vocab_size", None)
+    if vocab_size is None and token_embedding is not None:
+        vocab_size = token_embedding.input_dim
+    return EncoderFacts(
+        width=int(shape[-1]),
+        vocab_size=vocab_size,
+        max_len=getattr(encoder, "max_len", None),
+        num_segments=getattr(encoder, "num_segments", None),
+        is_causal=bool(getattr(encoder, "is_causal", False)),
+        dtype_policy=encoder.dtype_policy,
+        tables=tables,
+        token_embedding=token_embedding,
+    )
+
+
+def check_batch(batch: Any, tasks: Iterable[TaskMetadata], facts: EncoderFacts, where: str) -> None:
+    """Check that a batch fits the tasks and the encoder.
+
+    Args:
+        batch: what a generator gave.
+        tasks: the tasks that are active.
+        facts: of the encoder.
+        where: which batch of what, for messages.
+
+    Raises:
+        TypeError: if it is no `SentenceBatch`.
+        ValueError: naming what does not fit.
+    """
+    if not isinstance(batch, SentenceBatch):
+        raise TypeError(f"{where} must be a SentenceBatch. Received: {type(batch).__name__}")
+    _check_range(f"{where}: token ids", batch.tokens, facts.vocab_size, "the encoder's token embedding has", "rows")
+    _check_range(f"{where}: segment ids", batch.segments, facts.num_segments, "the encoder knows", "segments")
+    length = batch.tokens.shape[1]
+    if facts.max_len is not None and length > facts.max_len:
+        raise ValueError(
+            f"{where} has rows of {length} tokens, but the encoder has max_len={facts.max_len} positions. "
+            "Give the generator a smaller `max_len` or build the encoder with a larger one."
+        )
+    for task in tasks:
+        labels = batch.token_classification if task.is_token_level else batch.sentence_classification
+        if task.name not in labels:
+            level = "token_classification" if task.is_token_level else "sentence_classification"
+            raise ValueError(
+                f"{where} has no labels for the active task '{task.name}' in `{level}`. "
+                f"There were: token_classification={sorted(batch.token_classification)}, "
+                f"sentence_classification={sorted(batch.sentence_classification)}. Give the batch these labels (a mask of "
+                "False, or the index -1, marks examples without), or make the task inactive in this phase."
+            )
+        target, mask = labels[task.name]
+        used = target[np.asarray(mask) > 0] if task.is_token_level else target[np.asarray(mask) >= 0]
+        _check_range(f"{where}: labels of task '{task.name}'", used, task.num_classes, "the task has", "classes")
+
+
+def check_causality(batch: SentenceBatch, encoder: keras.Model, tasks: Iterable[TaskMetadata]) -> None:
+    """Refuse next-token labels over an encoder that sees the next token.
+
+    Raises:
+        ValueError: if the `lm` labels are the tokens that follow and a later token changes an earlier hidden state.
+    """
+    if all(task.name != LM_TASK for task in tasks) or not _has_next_token_labels(batch):
+        return
+    if not encoder_facts(encoder).is_causal and _sees_future(encoder, batch):
+        raise ValueError(
+            "The labels of task 'lm' are the next tokens, but the encoder sees them: its hidden states depend on later "
+            "tokens. Build the encoder with is_causal=True, or the generator with is_causal=False."
+        )
+
+
+def _check_range(what: str, ids: np.ndarray, limit: int | None, holder: str, unit: str) -> None:
+    if limit is None or ids.size == 0:
+        return
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= limit:
+        raise ValueError(f"{what} must be from 0 to {limit - 1}, as {holder} {limit} {unit}. Received: {low} to {high}.")
+
+
+def _has_next_token_labels(batch: SentenceBatch) -> bool:
+    target, mask = batch.token_classification[LM_TASK]
+    mask = np.asarray(mask, bool)[:, :-1]
+    following = np.asarray(target)[:, :-1] == batch.tokens[:, 1:]
+    unlike_own = (np.asarray(target) != batch.tokens)[:, :-1]
+    return bool(mask.any() and following[mask].mean() > 0.99 and unlike_own[mask].any())
+
+
+def _sees_future(encoder: keras.Model, batch: SentenceBatch) -> bool:
+    length = int(min(8, batch.padding_mask.sum(1).max()))
+    row = int(batch.padding_mask.sum(1).argmax())
+    tokens = np.repeat(batch.tokens[row : row + 1, :length], 2, axis=0).astype("int32")
+    others = batch.tokens[batch.tokens != tokens[1, -1]]
+    if length < 2 or others.size == 0:
+        return False
+    tokens[1, -1] = others[0]
+    arrays = {
+        "token_ids": tokens,
+        "segment_ids": np.zeros_like(tokens),
+        "position_ids": np.tile(np.arange(length, dtype="int32"), (2, 1)),
+        "sequence_ids": np.ones_like(tokens),
+    }
+    hidden = keras.ops.convert_to_numpy(
+        keras.ops.cast(encoder(select_inputs(encoder, arrays), training=False), "float32")
+    )
+    return float(np.abs(hidden[0, :-1] - hidden[1, :-1]).max()) > 1e-5
+
+
+def _output_shape(encoder: keras.Model) -> tuple:
+    try:
+        return tuple(encoder.output_shape)
+    except (AttributeError, NotImplementedError):
+        return tuple(encoder(select_inputs(encoder, encoder_inputs())).shape)

@@ -1,0 +1,201 @@
+"""From SentenceBatch to the arrays that a training step takes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from bert_keras.data import SentenceBatch
+from bert_keras.encoders.inputs import ENCODER_INPUTS
+from bert_keras.tasks import TaskMetadata
+from bert_keras.training.checks import EncoderFacts, check_batch
+
+Arrays = tuple[dict[str, Any], dict[str, Any]]
+
+# Up to this many classes logits are so cheap that fewer shapes are worth more than fewer rows.
+_FEW_CLASSES = 1000
+
+
+def encoder_arrays(batch: SentenceBatch) -> dict[str, np.ndarray]:
+    """Return what an encoder reads of a batch: four int32 arrays `(batch, length)` by name.
+
+    Example:
+
+    ```python
+    logits = model.predict(encoder_arrays(batch))
+    ```
+    """
+    rows, length = batch.tokens.shape
+    positions = np.broadcast_to(np.arange(length, dtype="int32"), (rows, length))
+    arrays = (batch.tokens, batch.segments, positions, batch.padding_mask)
+    return {
+        name: np.ascontiguousarray(array, dtype="int32") for name, array in zip(ENCODER_INPUTS, arrays, strict=True)
+    }
+
+
+def training_arrays(batch: SentenceBatch, tasks: Sequence[TaskMetadata], weights: Sequence[float]) -> Arrays:
+    """Return inputs and labels of one training step.
+
+    All labelled positions of the batch are laid end to end, padded to one of few sizes, and folded to `(batch, k)`: every
+    array has the batch as its first dimension, as Keras wants, while entry j is about the j-th labelled position
+    anywhere in the batch.
+
+    Args:
+        batch: the batch.
+        tasks: the active tasks, all labelled in the batch.
+        weights: their weights in this step.
+
+    Returns:
+        `x`: the encoder's arrays, and `positions[task]`, int32 `(batch, k)`: row times length plus column.
+        `y`: `targets[task]` int32 and `labelled[task]` float32 (1 where there is a label, 0 in the filling), both
+        `(batch, k)`, and `task_weights[task]`, float32 `(batch,)`, all equal.
+    """
+    rows, length = batch.tokens.shape
+    positions, targets, labelled, task_weights = {}, {}, {}, {}
+    for task, weight in zip(tasks, weights, strict=True):
+        if task.is_token_level:
+            target, mask = batch.token_classification[task.name]
+            places = np.flatnonzero(mask)
+            classes = np.asarray(target).reshape(-1)[places]
+            columns = _rounded_up(-(-len(places) // rows), task.num_classes)
+        else:
+            target, index = batch.sentence_classification[task.name]
+            index = np.asarray(index)
+            chosen = np.flatnonzero(index >= 0)
+            places = chosen * length + index[chosen]
+            classes = np.asarray(target)[chosen]
+            columns = 1
+        filled = np.zeros((3, rows * columns), "int32")
+        filled[0, : len(places)] = places
+        filled[1, : len(places)] = classes
+        filled[2, : len(places)] = 1
+        positions[task.name], targets[task.name] = filled[:2].reshape(2, rows, columns)
+        labelled[task.name] = filled[2].reshape(rows, columns).astype("float32")
+        task_weights[task.name] = np.full((rows,), weight, "float32")
+    x = {**encoder_arrays(batch), "positions": positions}
+    return x, {"targets": targets, "labelled": labelled, "task_weights": task_weights}
+
+
+class TaskFeed(keras.utils.PyDataset):
+    """Batches of a generator with the tasks' labels and their weights, for `fit` and `evaluate`.
+
+    Batch i is prepared from `generator[i]` under the weights of step i.
+
+    Args:
+        generator: sized and indexable, or any iterable of `SentenceBatch`.
+        tasks: the active tasks.
+        facts: of the encoder, for checks.
+        weight_of: from task and step to the weight of its loss.
+        num_batches: length of the feed; None for endless.
+        name: what to call the generator in messages.
+    """
+
+    def __init__(
+        self,
+        generator: Any,
+        tasks: Sequence[TaskMetadata],
+        facts: EncoderFacts,
+        weight_of: Callable[[TaskMetadata, int], float],
+        num_batches: int | None,
+        name: str,
+    ) -> None:
+        super().__init__(workers=1, use_multiprocessing=False)
+        self.source = generator if hasattr(generator, "__getitem__") else _InOrder(generator, name)
+        self.tasks, self.facts, self.weight_of, self.name = list(tasks), facts, weight_of, name
+        self.first_step = 0
+        self._num_batches = num_batches
+
+    @property
+    def num_batches(self) -> int | None:
+        return self._num_batches
+
+    def batch(self, index: int) -> SentenceBatch:
+        """Return a batch of the generator, checked."""
+        batch = self.source[index]
+        check_batch(batch, self.tasks, self.facts, f"Batch {index} of `{self.name}`")
+        return batch
+
+    def __getitem__(self, index: int) -> Arrays:
+        step = self.first_step + index
+        weights = []
+        for task in self.tasks:
+            weight = float(self.weight_of(task, step))
+            if not 0.0 <= weight < float("inf"):
+                raise ValueError(
+                    f"The schedule of task '{task.name}' must give a finite weight of at least 0. "
+                    f"Received: {weight} at step {step}"
+                )
+            weights.append(weight)
+        return training_arrays(self.batch(step), self.tasks, weights)
+
+    def as_keras_data(self) -> Any:
+        """Return what to hand to Keras: on TensorFlow a `tf.data.Dataset` with open dimensions, else this object.
+
+        Keras would fix every dimension in which the first two batches agree.
+        """
+        if keras.backend.backend() != "tensorflow":
+            return self
+        import tensorflow as tf
+
+        def opened(array: np.ndarray) -> Any:
+            return tf.TensorSpec((None,) * array.ndim, array.dtype)
+
+        def batches() -> Iterator[Arrays]:
+            indices = itertools.count() if self._num_batches is None else range(self._num_batches)
+            return (self[index] for index in indices)
+
+        signature = tf.nest.map_structure(opened, self[0])
+        dataset = tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(2)
+        if self._num_batches is not None:
+            dataset = dataset.apply(tf.data.experimental.assert_cardinality(self._num_batches))
+        return dataset
+
+
+class _InOrder:
+    """Indexing over an iterable that is read in order; the last batches stay at hand for those who ask again."""
+
+    def __init__(self, batches: Iterable[SentenceBatch], name: str) -> None:
+        self._batches, self._name = batches, name
+        self._iterator = iter(batches)
+        self._read: dict[int, SentenceBatch] = {}
+        self._next = 0
+        self._in_round = 0
+
+    def __getitem__(self, index: int) -> SentenceBatch:
+        while self._next <= index:
+            self._read[self._next] = self._advance()
+            self._next += 1
+            self._read.pop(self._next - 4, None)
+        if index not in self._read:
+            raise ValueError(
+                f"`{self._name}` is read in order, and batch {index} has passed (next: {self._next}). "
+                "Give an object with __len__ and __getitem__ if batches are needed again, as validation and resuming do."
+            )
+        return self._read[index]
+
+    def _advance(self) -> SentenceBatch:
+        try:
+            batch = next(self._iterator)
+        except StopIteration:
+            again = iter(self._batches)
+            if again is self._iterator or self._in_round == 0:
+                raise ValueError(
+                    f"`{self._name}` ended after {self._next} batches, and more steps were asked for. "
+                    "Give fewer steps, or an object that can be iterated again."
+                ) from None
+            self._iterator, self._in_round = again, 0
+            batch = next(self._iterator)
+        self._in_round += 1
+        return batch
+
+
+def _rounded_up(columns: int, num_classes: int) -> int:
+    """Round up to one of few sizes: to a power of two, or to quarters between them where many classes make rows dear."""
+    if columns <= 1:
+        return 1
+    quantum = 1 << ((columns - 1).bit_length() if num_classes <= _FEW_CLASSES else max(0, columns.bit_length() - 3))
+    return -(-columns // quantum) * quantum

@@ -1,0 +1,119 @@
+"""The layers between hidden states and logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+class ClassificationHead(keras.layers.Layer):
+    """Dropout and one dense layer: `(..., width)` to logits `(..., num_classes)`.
+
+    Args:
+        num_classes: number of classes.
+        dropout: share of features dropped in training.
+        seeds: seeds of the initialiser and of the dropout.
+    """
+
+    def __init__(self, num_classes: int, dropout: float, seeds: tuple[int, int], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dropout = keras.layers.Dropout(dropout, seed=seeds[0], dtype=self.dtype_policy, name="dropout")
+        self.classifier = keras.layers.Dense(
+            num_classes,
+            kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02, seed=seeds[1]),
+            dtype=self.dtype_policy,
+            name="classifier",
+        )
+
+    def build(self, shape: Any) -> None:
+        self.classifier.build(shape)
+        self.built = True
+
+    def call(self, features: Any, training: bool = False) -> Any:
+        return self.classifier(self.dropout(features, training=training))
+
+    def own_variables(self) -> list[Any]:
+        """Return the variables that belong to this head alone."""
+        return list(self.classifier.weights)
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return (*shape[:-1], self.classifier.units)
+
+
+class LanguageModelHead(keras.layers.Layer):
+    """Logits over the vocabulary from a decoder tied to the token embedding.
+
+    As in BERT a dense layer with GELU and layer normalisation comes first; a causal encoder is decoded
+    directly, as in GPT, unless its width differs from the embedding's.
+
+    Args:
+        token_embedding: the encoder's embedding layer; its matrix is used, not copied.
+        dropout: share of features dropped in training.
+        use_transform: whether the dense layer and the normalisation come first.
+        seeds: seeds of the initialiser and of the dropout.
+    """
+
+    def __init__(
+        self, token_embedding: Any, dropout: float, use_transform: bool, seeds: tuple[int, int], **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        policy = self.dtype_policy
+        self.token_embedding = token_embedding
+        self.dropout = keras.layers.Dropout(dropout, seed=seeds[0], dtype=policy, name="dropout")
+        self.transform = self.norm = None
+        if use_transform:
+            self.transform = keras.layers.Dense(
+                token_embedding.output_dim,
+                activation="gelu",
+                kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02, seed=seeds[1]),
+                dtype=policy,
+                name="transform",
+            )
+            self.norm = keras.layers.LayerNormalization(epsilon=1e-12, dtype=policy, name="norm")
+
+    def build(self, shape: Any) -> None:
+        if self.transform is not None:
+            self.transform.build(shape)
+            self.norm.build((*shape[:-1], self.token_embedding.output_dim))
+        self.bias = self.add_weight(shape=(self.token_embedding.input_dim,), initializer="zeros", name="bias")
+        self.built = True
+
+    def call(self, features: Any, training: bool = False) -> Any:
+        if self.transform is not None:
+            features = self.norm(self.transform(features))
+        features = self.dropout(features, training=training)
+        table = ops.cast(self.token_embedding.embeddings, features.dtype)  # (vocabulary, width)
+        return ops.matmul(features, ops.transpose(table)) + ops.cast(self.bias, features.dtype)
+
+    def own_variables(self) -> list[Any]:
+        """Return the variables that belong to this head alone: all but the token embedding."""
+        return [variable for variable in self.weights if variable is not self.token_embedding.embeddings]
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return (*shape[:-1], self.token_embedding.input_dim)
+
+
+class FirstPosition(keras.layers.Layer):
+    """Hidden states `(batch, length, width)` to those of the first token `(batch, width)`."""
+
+    def call(self, hidden: Any) -> Any:
+        return hidden[:, 0]
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return (shape[0], shape[2])
+
+
+def gather_positions(hidden: Any, positions: Any) -> Any:
+    """Return the hidden states at some positions.
+
+    Args:
+        hidden: float, `(batch, length, width)`.
+        positions: int32, any shape, of n entries: row times length plus column.
+
+    Returns:
+        float, `(n, width)`.
+    """
+    width = hidden.shape[-1]
+    return ops.take(ops.reshape(hidden, (-1, width)), ops.reshape(positions, (-1,)), axis=0)

@@ -1,0 +1,200 @@
+"""The multi-task model: an encoder, a head for each task, and their common loss."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from bert_keras.encoders.inputs import ENCODER_INPUTS, encoder_inputs, select_inputs
+from bert_keras.encoders.layers import SeedSequence
+from bert_keras.tasks import LM_TASK, TaskMetadata, check_tasks
+from bert_keras.training.checks import encoder_facts
+from bert_keras.training.heads import ClassificationHead, FirstPosition, LanguageModelHead, gather_positions
+from bert_keras.training.metrics import TaskMetrics, token_losses
+from bert_keras.training.saving import read_weights, write_weights
+
+
+@keras.saving.register_keras_serializable(package="bert_keras")
+class MultiTaskModel(keras.Model):
+    """An encoder with one head for each task: from the encoder's inputs to a dictionary of logits by task name.
+
+    Logits of a token-level task are `(batch, length, num_classes)`, of a sentence-level task `(batch, num_classes)`, read
+    from the first token through a pooler (dense, tanh) that all sentence-level tasks share, as in BERT. It is a functional
+    Keras model: compile it with losses of your own, call `predict`, or build on `model.output` as usual.
+
+    Trained by `train_model`, each batch also says at which positions tasks have labels (`TaskFeed`), and logits are computed
+    there and nowhere else.
+
+    Args:
+        encoder: a `keras.Model` over the inputs of `encoder_inputs`, giving `(batch, length, width)`.
+        tasks: the tasks; names differ.
+        seed: seed of the heads' weights and dropout.
+
+    Attributes:
+        encoder, tasks: the arguments.
+
+    Raises:
+        ValueError: if names repeat, the encoder's inputs or output are not of this form, or `"lm"` and the token embedding
+            disagree about the size of the vocabulary.
+    """
+
+    def __init__(
+        self, encoder: keras.Model, tasks: Iterable[TaskMetadata], seed: int = 0, name: str = "multi_task_model"
+    ) -> None:
+        tasks = check_tasks(tasks)
+        facts = encoder_facts(encoder)
+        seeds = SeedSequence(seed)
+        policy = facts.dtype_policy
+        pooler = None
+        if not all(task.is_token_level for task in tasks):
+            initializer = keras.initializers.TruncatedNormal(stddev=0.02, seed=seeds.next())
+            pooler = keras.layers.Dense(
+                facts.width, activation="tanh", kernel_initializer=initializer, dtype=policy, name="pooler"
+            )
+        heads: dict[str, keras.layers.Layer] = {}
+        for task in tasks:
+            arguments: dict[str, Any] = {
+                "seeds": (seeds.next(), seeds.next()), "dtype": policy, "name": f"task_{task.name}"
+            }  # fmt: skip
+            if task.name == LM_TASK:
+                table = facts.tied_table(task.num_classes)
+                use_transform = not facts.is_causal or table.output_dim != facts.width
+                heads[task.name] = LanguageModelHead(table, task.dropout, use_transform, **arguments)
+            else:
+                heads[task.name] = ClassificationHead(task.num_classes, task.dropout, **arguments)
+        inputs = encoder_inputs()
+        hidden = encoder(select_inputs(encoder, inputs))
+        pooled = None if pooler is None else pooler(FirstPosition(dtype=policy, name="first_position")(hidden))
+        outputs = {task.name: heads[task.name](hidden if task.is_token_level else pooled) for task in tasks}
+        super().__init__(inputs, outputs, name=name)
+        self.encoder, self.tasks, self.seed = encoder, tasks, seed
+        self.pooler, self.heads = pooler, heads
+        self.task_metrics = TaskMetrics(tasks)
+        self._is_fitting = False
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        positions = inputs.get("positions") if isinstance(inputs, Mapping) else None
+        if positions is None:
+            return super().call(inputs, training=training)
+        arrays = {name: inputs[name] for name in ENCODER_INPUTS}
+        hidden = self.encoder(select_inputs(self.encoder, arrays), training=training)
+        logits = {}
+        for task in self.tasks:
+            if task.name in positions:
+                features = gather_positions(hidden, positions[task.name])
+                if not task.is_token_level:
+                    features = self.pooler(features)
+                logits[task.name] = self.heads[task.name](features, training=training)
+        return logits
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Return the weighted sum of the tasks' mean losses over their labelled positions.
+
+        Labels that do not come from a `TaskFeed` get Keras' own treatment under what was given to `compile`.
+        """
+        if not (isinstance(y, Mapping) and "task_weights" in y):
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        total = ops.zeros((), dtype="float32")
+        for task in self.tasks:
+            if task.name not in y["targets"]:
+                continue
+            labelled = ops.reshape(y["labelled"][task.name], (-1,))
+            losses, correct = token_losses(y_pred[task.name], ops.reshape(y["targets"][task.name], (-1,)))
+            count = ops.sum(labelled)
+            share = labelled / ops.maximum(count, 1.0)
+            mean_loss = ops.sum(losses * share)
+            self.task_metrics.update(task.name, mean_loss, ops.sum(correct * share), count)
+            total = total + y["task_weights"][task.name][0] * mean_loss
+        for loss in self.losses:
+            total = total + self._aggregate_additional_loss(loss)
+        return total
+
+    @property
+    def metrics(self) -> list[Any]:
+        own = {id(metric) for metric in self.task_metrics.all()}
+        others = [metric for metric in super().metrics if id(metric) not in own]
+        return others + self.task_metrics.active()
+
+    @contextlib.contextmanager
+    def only_training(self, tasks: Iterable[TaskMetadata]) -> Iterator[None]:
+        """Within this context the heads of other tasks are frozen and have no metrics.
+
+        Otherwise weight decay would wear down heads that no loss holds up.
+        """
+        names = [task.name for task in tasks]
+        idle = [variable for name, head in self.heads.items() if name not in names for variable in head.own_variables()]
+        if self.pooler is not None and all(task.is_token_level for task in tasks):
+            idle += self.pooler.weights
+        idle = [variable for variable in idle if variable.trainable]
+        before, self.task_metrics.active_tasks = self.task_metrics.active_tasks, names
+        for variable in idle:
+            variable.trainable = False
+        try:
+            yield
+        finally:
+            self.task_metrics.active_tasks = before
+            for variable in idle:
+                variable.trainable = True
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        self._is_fitting = True
+        try:
+            return super().fit(*args, **kwargs)
+        finally:
+            self._is_fitting = False
+
+    def save_weights(
+        self, filepath: Any, overwrite: bool = True, max_shard_size: Any = None, include_optimizer: bool | None = None
+    ) -> None:
+        """Write one file with the weights, the tasks and the encoder's configuration. The previous file stays whole until then.
+
+        Args:
+            filepath: where to; `.weights.h5` is added where it is missing.
+            overwrite: whether an existing file may be replaced.
+            max_shard_size: must be None: there is one file.
+            include_optimizer: whether the optimizer and the random state go along, so that training can go on exactly;
+                by default only while `fit` runs (for callbacks that back up).
+
+        Raises:
+            FileExistsError: if the file exists and `overwrite` is False.
+        """
+        if max_shard_size is not None:
+            raise ValueError(f"`max_shard_size` must be None: one file is written. Received: {max_shard_size!r}")
+        include_optimizer = self._is_fitting if include_optimizer is None else include_optimizer
+        write_weights(self, filepath, overwrite, include_optimizer)
+
+    def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
+        """Load what `save_weights` wrote, or change nothing.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if the file is damaged, or its variables are not this model's; every difference is named.
+        """
+        if skip_mismatch or kwargs:
+            raise ValueError(f"Nothing is skipped on loading. Received: skip_mismatch={skip_mismatch}, {kwargs}")
+        read_weights(self, filepath)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "tasks": [task.get_config() for task in self.tasks],
+            "seed": self.seed,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> MultiTaskModel:
+        config = dict(config)
+        encoder = keras.saving.deserialize_keras_object(config.pop("encoder"), custom_objects=custom_objects)
+        return cls(encoder, [TaskMetadata.from_config(task) for task in config.pop("tasks")], **config)

@@ -1,0 +1,275 @@
+"""`train_model`: pretraining and fine-tuning of any mix of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import keras
+
+from bert_keras.tasks import TaskMetadata, check_tasks
+from bert_keras.training.checks import check_causality, encoder_facts
+from bert_keras.training.feed import TaskFeed
+from bert_keras.training.model import MultiTaskModel
+from bert_keras.training.optimizers import create_optimizer
+
+Optimizer = str | keras.optimizers.Optimizer | Callable[[int], keras.optimizers.Optimizer]
+
+# Peak learning rates of `"adam"`, where the user names none: small encoders from scratch, and gentle fine-tuning.
+PRETRAIN_LEARNING_RATE = 1e-3
+FINETUNE_LEARNING_RATE = 1e-4
+
+
+def train_model(
+    encoder_model: keras.Model,
+    tasks: Iterable[TaskMetadata],
+    pretrain_generator: Any = None,
+    finetune_generator: Any = None,
+    *,
+    pretrain_steps: int | None = None,
+    pretrain_epochs: int = 1,
+    pretrain_optimizer: Optimizer = "adam",
+    pretrain_callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    finetune_steps: int | None = None,
+    finetune_epochs: int = 1,
+    finetune_optimizer: Optimizer = "adam",
+    finetune_callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    validation_pretrain_generator: Any = None,
+    validation_finetune_generator: Any = None,
+    validation_steps: int | None = None,
+    seed: int = 0,
+    jit_compile: bool | str = "auto",
+    verbose: int | str = 1,
+) -> MultiTaskModel:
+    """Train an encoder on tasks: pretraining, if there is a generator for it, then fine-tuning, if there is one.
+
+    In each phase the tasks that are active there are trained together; the loss of a batch is the sum over tasks of
+    the schedule's weight times the mean loss over the task's labelled positions.
+
+    Args:
+        encoder_model: any encoder, or a `MultiTaskModel` (from `train_model` or `load_model`), whose heads go on for tasks
+            that keep their name and number of classes.
+        tasks: what is learned.
+        pretrain_generator, finetune_generator: batches of each phase: `lm_generator`, `labelled_generator`, your own object
+            with `__len__` and `__getitem__`, or any iterable of `SentenceBatch`.
+        pretrain_steps, finetune_steps: batches an epoch; by default the generator's length.
+        pretrain_epochs, finetune_epochs: number of epochs. Batches and schedules count on over epochs.
+        pretrain_optimizer, finetune_optimizer: `"adam"` for `create_optimizer(num_steps, learning_rate)` with a peak of
+            1e-3 in pretraining and 1e-4 in fine-tuning; any other name or optimizer that Keras takes; or a function from
+            the phase's number of batches to an optimizer.
+        pretrain_callbacks, finetune_callbacks: Keras callbacks.
+        validation_pretrain_generator, validation_finetune_generator: sized and indexable; evaluated after each epoch.
+        validation_steps: batches of each validation; by default all.
+        seed: seed of fresh heads.
+        jit_compile: as in Keras' `compile`.
+        verbose: as in Keras' `fit`.
+
+    Returns:
+        The trained model. `model.training_history` has Keras' `History` of each phase by name.
+
+    Raises:
+        ValueError: before anything is trained, if the first batch, the tasks and the encoder do not fit one another: ids or
+            labels out of range, labels missing, rows longer than the encoder's positions, next-token labels over an encoder
+            that sees the future, a phase without active tasks.
+
+    Example:
+
+    ```python
+    model = train_model(encoder, [lm, is_next], generator, pretrain_steps=1000)
+    ```
+    """
+    model = model_for(encoder_model, tasks, seed)
+    phases = [
+        (True, pretrain_generator, pretrain_steps, pretrain_epochs, pretrain_optimizer, pretrain_callbacks,
+         validation_pretrain_generator),
+        (False, finetune_generator, finetune_steps, finetune_epochs, finetune_optimizer, finetune_callbacks,
+         validation_finetune_generator),
+    ]  # fmt: skip
+    if pretrain_generator is None and finetune_generator is None:
+        raise ValueError("Give `pretrain_generator`, `finetune_generator`, or both: there is nothing to train on.")
+    prepared = []
+    for is_pretrain, generator, steps, epochs, optimizer, callbacks, validation in phases:
+        name = "pretrain" if is_pretrain else "finetune"
+        if generator is None:
+            if steps is not None or validation is not None:
+                raise ValueError(f"`{name}_steps` or a validation generator was given, but no `{name}_generator`.")
+            continue
+        prepared.append(
+            _Phase(model, name, generator, steps, epochs, optimizer, list(callbacks or []), validation, validation_steps)
+        )
+    model.training_history = {}
+    for phase in prepared:
+        model.training_history[phase.name] = phase.run(jit_compile, verbose)
+    return model
+
+
+def model_for(encoder_model: keras.Model, tasks: Iterable[TaskMetadata], seed: int = 0) -> MultiTaskModel:
+    """Put heads for the tasks on an encoder. A model that has heads gives its pooler and those of like tasks their weights.
+
+    Args:
+        encoder_model: an encoder or a `MultiTaskModel`.
+        tasks: the tasks.
+        seed: seed of fresh heads.
+    """
+    tasks = check_tasks(tasks)
+    if not isinstance(encoder_model, MultiTaskModel):
+        return MultiTaskModel(encoder_model, tasks, seed=seed)
+    if [task.get_config() for task in tasks] == [task.get_config() for task in encoder_model.tasks]:
+        encoder_model.tasks = tasks
+        return encoder_model
+    model = MultiTaskModel(encoder_model.encoder, tasks, seed=seed)
+    before = {(task.name, task.is_token_level, task.num_classes) for task in encoder_model.tasks}
+    for task in tasks:
+        if (task.name, task.is_token_level, task.num_classes) in before:
+            _copy_weights(encoder_model.heads[task.name], model.heads[task.name])
+    if model.pooler is not None and encoder_model.pooler is not None:
+        _copy_weights(encoder_model.pooler, model.pooler)
+    return model
+
+
+def evaluate_model(
+    model: MultiTaskModel, generator: Any, *, steps: int | None = None, is_pretrain: bool = False, verbose: int | str = 0
+) -> dict[str, float]:
+    """Measure a model on a generator: loss and accuracy of every task that the generator labels.
+
+    Args:
+        model: the model.
+        generator: sized and indexable.
+        steps: number of batches; by default all.
+        is_pretrain: the phase whose tasks are measured.
+        verbose: as in Keras' `evaluate`.
+
+    Returns:
+        `loss`, `<task>_loss` in nats, `<task>_accuracy`, and `lm_perplexity`; means over all labelled positions.
+
+    Example:
+
+    ```python
+    evaluate_model(model, held_out, is_pretrain=True)["lm_loss"]
+    ```
+    """
+    tasks = _active_tasks(model, is_pretrain)
+    feed = TaskFeed(
+        generator, tasks, encoder_facts(model.encoder), lambda task, step: 1.0, _length(generator, steps, "steps"), "generator"
+    )
+    if not getattr(model, "compiled", False):
+        model.compile(optimizer="sgd")
+    with model.only_training(tasks):
+        return model.evaluate(feed.as_keras_data(), verbose=verbose, return_dict=True)
+
+
+class _Phase:
+    """One phase of training, checked against its first batch on construction."""
+
+    def __init__(
+        self,
+        model: MultiTaskModel,
+        name: str,
+        generator: Any,
+        steps: int | None,
+        epochs: int,
+        optimizer: Optimizer,
+        callbacks: list[keras.callbacks.Callback],
+        validation: Any,
+        validation_steps: int | None,
+    ) -> None:
+        self.model, self.name, self.epochs, self.callbacks = model, name, epochs, callbacks
+        self.is_pretrain = name == "pretrain"
+        self.tasks = _active_tasks(model, self.is_pretrain)
+        self.steps = _length(generator, steps, f"{name}_steps")
+        facts = encoder_facts(model.encoder)
+        self.feed = TaskFeed(generator, self.tasks, facts, self._weight, None, f"{name}_generator")
+        _check_vocabulary(generator, facts.vocab_size, f"{name}_generator")
+        check_causality(self.feed.batch(0), model.encoder, self.tasks)
+        self.validation = None
+        if validation is not None:
+            validation_name = f"validation_{name}_generator"
+            length = _length(validation, validation_steps, "validation_steps")
+            self.validation = TaskFeed(validation, self.tasks, facts, self._validation_weight, length, validation_name)
+            self.validation.batch(0)
+        self.optimizer = self._optimizer(optimizer)
+        self.steps_done = 0
+
+    def run(self, jit_compile: bool | str, verbose: int | str) -> keras.callbacks.History:
+        """Train."""
+        model = self.model
+        with model.only_training(self.tasks):
+            model.compile(optimizer=self.optimizer, jit_compile=jit_compile)
+            model.optimizer.build(model.trainable_variables)
+            return model.fit(
+                self.feed.as_keras_data(),
+                steps_per_epoch=self.steps,
+                epochs=self.epochs,
+                validation_data=None if self.validation is None else self.validation.as_keras_data(),
+                callbacks=[*self.callbacks, _StepCounter(self)],
+                shuffle=False,
+                verbose=verbose,
+            )
+
+    def _weight(self, task: TaskMetadata, step: int) -> float:
+        return task.weight_scheduler.get(self.is_pretrain, step)
+
+    def _validation_weight(self, task: TaskMetadata, step: int) -> float:
+        return task.weight_scheduler.get(self.is_pretrain, self.steps_done)
+
+    def _optimizer(self, optimizer: Optimizer) -> keras.optimizers.Optimizer:
+        num_steps = self.steps * self.epochs
+        if isinstance(optimizer, str) and optimizer == "adam":
+            return create_optimizer(num_steps, PRETRAIN_LEARNING_RATE if self.is_pretrain else FINETUNE_LEARNING_RATE)
+        if callable(optimizer) and not isinstance(optimizer, (str, keras.optimizers.Optimizer)):
+            return optimizer(num_steps)
+        return keras.optimizers.get(optimizer)
+
+
+class _StepCounter(keras.callbacks.Callback):
+    """Starts the feed where a restored optimizer stands, and tells validation how many steps were trained."""
+
+    def __init__(self, phase: _Phase) -> None:
+        super().__init__()
+        self.phase = phase
+        self.iterations_before = self._iterations(phase.model)
+
+    @staticmethod
+    def _iterations(model: MultiTaskModel) -> int:
+        return int(keras.ops.convert_to_numpy(model.optimizer._iterations.value))
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.phase.feed.first_step = self._iterations(self.model) - self.iterations_before
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.phase.steps_done = (epoch + 1) * self.phase.steps
+
+
+def _active_tasks(model: MultiTaskModel, is_pretrain: bool) -> list[TaskMetadata]:
+    active = [task for task in model.tasks if task.weight_scheduler.is_active(is_pretrain)]
+    if not active:
+        phase = "pretrain" if is_pretrain else "finetune"
+        raise ValueError(
+            f"No task is active in the phase '{phase}': {model.tasks}. Set `active_in_{phase}=True` in a weight_scheduler."
+        )
+    return active
+
+
+def _length(generator: Any, steps: int | None, argument: str) -> int:
+    if steps is None:
+        if not hasattr(generator, "__len__"):
+            raise ValueError(f"`{argument}` must be given, as the generator has no length. Received: {generator!r}")
+        steps = len(generator)
+    if steps < 1:
+        raise ValueError(f"`{argument}` must be at least 1. Received: {steps}")
+    return int(steps)
+
+
+def _check_vocabulary(generator: Any, vocab_size: int | None, name: str) -> None:
+    ids = getattr(generator, "vocab_size", None)
+    if ids is not None and vocab_size is not None and ids > vocab_size:
+        raise ValueError(
+            f"`{name}` has a vocabulary of {ids} ids, but the encoder's token embedding has {vocab_size} rows. "
+            f"Build the encoder with vocab_size=text_encoder.vocab_size."
+        )
+
+
+def _copy_weights(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+    for variable, value in zip(target.weights, source.weights, strict=True):
+        if variable is not value:
+            variable.assign(value)
