@@ -57,6 +57,19 @@ def sinusoidal_positions(max_len: int, embedding_dim: int) -> np.ndarray:
     return np.where(column % 2 == 0, np.sin(angle), np.cos(angle)).astype("float32")
 
 
+def gather_positions(hidden: Any, positions: Any) -> Any:
+    """Return the hidden states at some positions.
+
+    Args:
+        hidden: float, `(batch, length, width)`.
+        positions: int32, any shape, of n entries: row times length plus column.
+
+    Returns:
+        float, `(n, width)`.
+    """
+    return ops.take(ops.reshape(hidden, (-1, hidden.shape[-1])), ops.reshape(positions, (-1,)), axis=0)
+
+
 class SeedSequence:
     """Widely spaced integer seeds for the initialisers and dropouts of one model, drawn from one seed."""
 
@@ -214,8 +227,12 @@ class TransformerBlock(keras.layers.Layer):
         self.feedforward_out.build(inner)
         self.built = True
 
-    def call(self, hidden: Any, visible: Any, training: bool = False) -> Any:
-        attention = self.attention(hidden, visible, training)
+    def call(self, hidden: Any, visible: Any, positions: Any = None, training: bool = False) -> Any:
+        """Return new hidden states: of all positions, or `(n, width)` of n positions, each row times length plus column."""
+        context = self.attention(hidden, visible, training)
+        if positions is not None:
+            context, hidden = gather_positions(context, positions), gather_positions(hidden, positions)
+        attention = self.attention_output(context)
         hidden = self.attention_norm(hidden + self.residual_dropout_1(attention, training=training))
         inner = ops.gelu(self.feedforward_in(hidden), approximate=not self.use_exact_gelu)
         update = self.residual_dropout_2(self.feedforward_out(inner), training=training)
@@ -223,16 +240,16 @@ class TransformerBlock(keras.layers.Layer):
 
     def attention(self, hidden: Any, visible: Any, training: bool) -> Any:
         batch, length = ops.shape(hidden)[0], ops.shape(hidden)[1]
-        heads = (batch, length, 3, self.num_heads, self.embedding_dim // self.num_heads)
-        qkv = ops.reshape(self.qkv(hidden), heads)
+        heads = (batch, length, self.num_heads, self.embedding_dim // self.num_heads)
+        query, key, value = (ops.reshape(part, heads) for part in ops.split(self.qkv(hidden), 3, axis=-1))
         dropout = None
         if training and self.attention_dropout.rate > 0:
 
             def dropout(probabilities: Any) -> Any:
                 return self.attention_dropout(probabilities, training=True)
 
-        context = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], visible, dropout)
-        return self.attention_output(ops.reshape(context, (batch, length, self.embedding_dim)))
+        context = attend(query, key, value, visible, dropout)
+        return ops.reshape(context, (batch, length, self.embedding_dim))
 
     def compute_output_shape(self, hidden_shape: Any, visible_shape: Any = None) -> Any:
         return hidden_shape

@@ -95,6 +95,23 @@ class Transformer(keras.Model):
             return _hidden_states(self.embeddings, self.blocks, inputs, self.is_causal, bool(training))
         return super().call(inputs, training=training)
 
+    def states_at(self, inputs: Mapping[str, Any], positions: Any, training: bool = False) -> Any:
+        """Return the hidden states of some positions, without the part of the last block that only others would need.
+
+        Args:
+            inputs: the four arrays by name.
+            positions: int32, of n entries: row times length plus column.
+            training: whether dropout is on.
+
+        Returns:
+            float, `(n, embedding_dim)`.
+        """
+        visible = visible_pairs(inputs["sequence_ids"], self.is_causal)
+        hidden = self.embeddings(inputs["token_ids"], inputs["segment_ids"], inputs["position_ids"], training=training)
+        for block in self.blocks[:-1]:
+            hidden = block(hidden, visible, training=training)
+        return self.blocks[-1](hidden, visible, positions, training=training)
+
     def get_config(self) -> dict[str, Any]:
         return dict(self._config)
 

@@ -3,18 +3,20 @@
 import abc
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
 from bert_keras.text.files import write_atomic
 
 FILE_NAME = "text_encoder.json"
-CHUNK_CHARACTERS = 1 << 20
+CHUNK_CHARACTERS = 1 << 19
 _FORMAT = 1
+_T = TypeVar("_T")
 
 
 class TextEncoder(abc.ABC):
@@ -25,9 +27,10 @@ class TextEncoder(abc.ABC):
 
     Attributes:
         vocab_size: the number of ids, special tokens included; ids are 0 to `vocab_size - 1`.
-        pad_id, unk_id, bos_id, eos_id, del_id, msk_id: the ids of padding, unknown, start, end, delimiter and mask.
-        special_ids: those six and all other control ids. They are never masked, predicted or drawn at random, and
-            no text encodes to them (save `unk_id`, for what the vocabulary cannot spell).
+        pad_id, unk_id, bos_id, eos_id, del_id, msk_id: the ids of padding, unknown, start, end, delimiter and
+            mask.
+        special_ids: those six and all other control ids. They are never masked, predicted or drawn at random,
+            and no text encodes to them (save `unk_id`, for what the vocabulary cannot spell).
 
     Example:
         >>> from bert_keras.text import SentencePieceTextEncoder, TextEncoder
@@ -59,8 +62,8 @@ class TextEncoder(abc.ABC):
     def _encode_chunk(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of a moderate amount of text, on all cores.
 
-        May raise TypeError, AttributeError or UnicodeError for what is not a string or not Unicode text; the callers
-        explain it.
+        May raise TypeError, AttributeError or UnicodeError for what is not a string or not Unicode text; the
+        callers explain it.
         """
 
     @abc.abstractmethod
@@ -113,7 +116,7 @@ class TextEncoder(abc.ABC):
             ValueError: a text holds a lone surrogate.
             TypeError: `texts` is one string, or one of them is not a string.
         """
-        return list(chain.from_iterable(self._encode_chunks(texts)))
+        return list(chain.from_iterable(self._map_chunks(self._encode_chunk, texts)))
 
     def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """`encode_batch` into arrays: the fast path for corpora.
@@ -129,17 +132,21 @@ class TextEncoder(abc.ABC):
             ValueError: a text holds a lone surrogate.
             TypeError: `texts` is one string, or one of them is not a string.
         """
-        return concatenate_flat([join_ids(lists) for lists in self._encode_chunks(texts)])
+        return concatenate_flat(self._map_chunks(lambda chunk: join_ids(self._encode_chunk(chunk)), texts))
 
-    def _encode_chunks(self, texts: Sequence[str]) -> Iterator[list[list[int]]]:
-        if isinstance(texts, str):
+    def _map_chunks(self, function: Callable[[Sequence[str]], _T], texts: Sequence[str]) -> list[_T]:
+        """Two chunks are under way at a time: Python collects ids while the library works on the next."""
+        if isinstance(texts, str) or not {str}.issuperset(map(type, texts)):
             check_texts(texts)
+        chunks = list(text_chunks(texts, CHUNK_CHARACTERS))
+        executor = ThreadPoolExecutor(2)
         try:
-            for chunk in text_chunks(texts, CHUNK_CHARACTERS):
-                yield self._encode_chunk(chunk)
+            return list((map if len(chunks) < 2 else executor.map)(function, chunks))
         except (TypeError, AttributeError, UnicodeError):
             check_texts(texts)
             raise
+        finally:
+            executor.shutdown(cancel_futures=True)
 
     def encode_words(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
         """The ids of a text that is already split into words, and the word that each id came from.
@@ -176,7 +183,8 @@ class TextEncoder(abc.ABC):
         """Where words begin.
 
         Args:
-            ids: `(..., length)`, integer. Text runs along the last axis. A special token is a word of its own.
+            ids: `(..., length)`, integer. Text runs along the last axis. A special token is a word of its
+                own.
 
         Returns:
             Bool, of the same shape: True where a piece begins a word.
@@ -187,8 +195,8 @@ class TextEncoder(abc.ABC):
         ids = np.asarray(ids)
         if ids.size and not 0 <= ids.min() <= ids.max() < self.vocab_size:
             raise ValueError(
-                f"ids: expected ids from 0 to {self.vocab_size - 1}, got {ids.min()} to {ids.max()}. Do these ids "
-                "come from another text encoder?"
+                f"ids: expected ids from 0 to {self.vocab_size - 1}, got {ids.min()} to {ids.max()}. Do "
+                "these ids come from another text encoder?"
             )
         starts = self._begins[ids]
         starts[..., :1] = True
@@ -197,7 +205,7 @@ class TextEncoder(abc.ABC):
 
     @property
     def fingerprint(self) -> str:
-        """A hash (64 hex digits) of all that decides the ids: equal encoders have equal ones, in every process."""
+        """A hash (64 hex digits) of all that decides the ids, the same in every process."""
         state = json.dumps([self.kind, self.get_state()], sort_keys=True)
         return hashlib.sha256(state.encode()).hexdigest()
 
@@ -219,8 +227,8 @@ class TextEncoder(abc.ABC):
         """The text encoder that `save` wrote to a directory: the same ids for every input.
 
         Args:
-            directory: where it was saved. `TextEncoder.load` returns whichever kind is there; on a subclass, `load`
-                returns that kind only.
+            directory: where it was saved. `TextEncoder.load` returns whichever kind is there; on a subclass,
+                `load` returns that kind only.
 
         Raises:
             FileNotFoundError: there is no saved text encoder.
@@ -228,11 +236,15 @@ class TextEncoder(abc.ABC):
         """
         path = Path(directory) / FILE_NAME
         if not path.is_file():
-            raise FileNotFoundError(f"directory: {str(directory)!r} holds no saved text encoder (no {FILE_NAME}).")
+            raise FileNotFoundError(
+                f"directory: {str(directory)!r} holds no saved text encoder (no {FILE_NAME})."
+            )
         kind, state = _read_saved(path)
         kinds = {subclass.kind: subclass for subclass in _concrete_subclasses(cls)}
         if kind not in kinds:
-            raise ValueError(f"{str(path)!r} holds a text encoder of kind {kind!r}, expected one of {sorted(kinds)}.")
+            raise ValueError(
+                f"{str(path)!r} holds a text encoder of kind {kind!r}, expected one of {sorted(kinds)}."
+            )
         return kinds[kind].from_state(state)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -244,8 +256,8 @@ class TextEncoder(abc.ABC):
     def _check_id(self, token_id: int) -> None:
         if not 0 <= token_id < self.vocab_size:
             raise ValueError(
-                f"expected an id from 0 to {self.vocab_size - 1}, got {token_id}. Does it come from another text "
-                "encoder?"
+                f"expected an id from 0 to {self.vocab_size - 1}, got {token_id}. Does it come from another "
+                "text encoder?"
             )
 
     def _set_word_boundaries(self, begins: Iterable[bool], ends: Iterable[bool] | None = None) -> None:
@@ -264,7 +276,9 @@ def check_texts(texts: Sequence[str], argument: str = "texts") -> None:
     The tokenizer libraries refuse such texts by themselves, so this is called only to explain a failure.
     """
     if isinstance(texts, str):
-        raise TypeError(f"{argument}: expected a sequence of strings, got one string. Pass [text], or use encode().")
+        raise TypeError(
+            f"{argument}: expected a sequence of strings, got one string. Pass [text], or use encode()."
+        )
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"{argument}[{i}]: expected a string, got {text!r} ({type(text).__name__}).")
@@ -272,14 +286,14 @@ def check_texts(texts: Sequence[str], argument: str = "texts") -> None:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"{argument}[{i}]: character {error.start} is the lone surrogate U+{ord(text[error.start]):04X}, "
-                "which is not Unicode text. Decode the text anew, or replace the character, for example with "
-                "text.encode('utf-8', 'replace').decode('utf-8')."
+                f"{argument}[{i}]: character {error.start} is the lone surrogate "
+                f"U+{ord(text[error.start]):04X}, which is not Unicode text. Decode the text anew, or "
+                "replace the character, for example with text.encode('utf-8', 'replace').decode('utf-8')."
             ) from error
 
 
 def text_chunks(texts: Sequence[str], num_characters: int) -> Iterator[Sequence[str]]:
-    """Cuts a sequence of texts into runs of about `num_characters` characters, so that memory stays bounded."""
+    """Cuts a sequence of texts into runs of about `num_characters` characters, to bound memory."""
     start = size = 0
     for i, length in enumerate(map(len, texts)):
         size += length + 1

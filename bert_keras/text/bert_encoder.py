@@ -26,11 +26,11 @@ _CHINESE = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 class BERTTextEncoder(TextEncoder):
     """The ids of Google's BERT for a WordPiece vocabulary.
 
-    Text is cleaned, split at white space and punctuation, and cut into the longest pieces that the vocabulary has,
-    exactly as in Google's code on any Unicode (where the Rust library differs, a text is prepared in Python).
-    `[CLS]` starts (`bos_id`), `[SEP]` ends and delimits (`eos_id` and `del_id` are the same), `[PAD]` pads and `[MASK]`
-    masks; one that the vocabulary lacks is appended at its end, and `vocab_size` counts it. A literal "[MASK]" in a
-    text is three pieces, as in Google's code, and never the mask.
+    Text is cleaned, split at white space and punctuation, and cut into the longest pieces that the vocabulary
+    has, exactly as in Google's code on any Unicode (where the Rust library differs, a text is prepared in
+    Python). `[CLS]` starts (`bos_id`), `[SEP]` ends and delimits (`eos_id` and `del_id` are the same),
+    `[PAD]` pads and `[MASK]` masks; one that the vocabulary lacks is appended at its end, and `vocab_size`
+    counts it. A literal "[MASK]" in a text is three pieces, as in Google's code, and never the mask.
 
     Args:
         vocab_file: `vocab.txt`: a piece on each line, whose id is the number of the line, from 0.
@@ -38,8 +38,8 @@ class BERTTextEncoder(TextEncoder):
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not a WordPiece vocabulary: it has no `[UNK]`, blank lines, duplicates or white space
-            within a piece.
+        ValueError: the file is not a WordPiece vocabulary: it has no `[UNK]`, blank lines, duplicates or
+            white space within a piece.
 
     Example:
         >>> from pathlib import Path
@@ -49,7 +49,8 @@ class BERTTextEncoder(TextEncoder):
         [5, 6, 7, 1]
 
     Source:
-        https://github.com/google-research/bert/blob/master/tokenization.py (with its limit of 200 characters a word).
+        https://github.com/google-research/bert/blob/master/tokenization.py (with its limit of 200 characters
+        a word).
     """
 
     kind = "BERTTextEncoder"
@@ -74,7 +75,8 @@ class BERTTextEncoder(TextEncoder):
         """Trains a WordPiece vocabulary. The same text gives the same vocabulary, on every machine.
 
         Args:
-            source: a file, a directory, several of them, or an iterable of lines. Files may be compressed with gzip.
+            source: a file, a directory, several of them, or an iterable of lines. Files may be compressed
+                with gzip.
             vocab_size: the number of pieces, the five special tokens included.
             lower_case: lower-case text and strip accents.
             vocab_file: where to write `vocab.txt`, atomically; None to keep it in memory only.
@@ -92,7 +94,7 @@ class BERTTextEncoder(TextEncoder):
             FileNotFoundError: a file does not exist.
 
         Example:
-            >>> text_encoder = BERTTextEncoder.train(["a bird in the hand"] * 9, vocab_size=40)
+            >>> text_encoder = BERTTextEncoder.train(["a bird in the hand"] * 9, vocab_size=30)
             >>> text_encoder.decode(text_encoder.encode("A hand in the bird"))
             'a hand in the bird'
         """
@@ -101,7 +103,9 @@ class BERTTextEncoder(TextEncoder):
             if not sentence.isascii():
                 check_texts([sentence], "source")
         normalizer = BertNormalizer(lower_case)
-        vocab = train_wordpieces(map(normalizer, sentences), vocab_size, _SPECIAL, min_frequency, max_alphabet)
+        vocab = train_wordpieces(
+            map(normalizer, sentences), vocab_size, _SPECIAL, min_frequency, max_alphabet
+        )
         text_encoder = cls.__new__(cls)
         text_encoder._build(vocab, lower_case)
         if vocab_file is not None:
@@ -114,7 +118,9 @@ class BERTTextEncoder(TextEncoder):
         self._tokens = [*vocab, *(token for token in _SPECIAL if token not in vocab)]
         self._ids = {token: i for i, token in enumerate(self._tokens)}
         self.vocab_size = len(self._tokens)
-        self.pad_id, self.unk_id, self.bos_id, self.eos_id, self.msk_id = (self._ids[token] for token in _SPECIAL)
+        self.pad_id, self.unk_id, self.bos_id, self.eos_id, self.msk_id = (
+            self._ids[token] for token in _SPECIAL
+        )
         self.del_id = self.eos_id
         unused = (i for token, i in self._ids.items() if re.fullmatch(r"\[unused\d+\]", token))
         self.special_ids = frozenset((*(self._ids[token] for token in _SPECIAL), *unused))
@@ -141,13 +147,15 @@ class BERTTextEncoder(TextEncoder):
             plain[i] = ""
         results = _rust_ids(self._rust, plain)
         pieces = [(i, piece) for i in others for piece in _cut_at_spaces(self._normalizer(texts[i]))]
-        encoded = map(partial(_rust_ids, self._rust_prepared), text_chunks([p for _, p in pieces], CHUNK_CHARACTERS))
+        encoded = map(
+            partial(_rust_ids, self._rust_prepared), text_chunks([p for _, p in pieces], CHUNK_CHARACTERS)
+        )
         for (i, _), ids in zip(pieces, chain.from_iterable(encoded), strict=True):
             results[i] += ids
         return results
 
     def _decode(self, ids: list[int]) -> str:
-        """Joins pieces to words, punctuation to the word it usually stands by, and Chinese characters to each other."""
+        """Joins pieces to words, punctuation to its word, and Chinese characters to each other."""
         text = " ".join(self._tokens[i] for i in ids).replace(" ##", "").removeprefix("##")
         text = re.sub(r" ([.,!?;:%)\]}])", r"\1", text)
         text = re.sub(r"([(\[{$#]) ", r"\1", text)
@@ -160,7 +168,9 @@ class BERTTextEncoder(TextEncoder):
 
     def token_to_id(self, token: str) -> int:
         if token not in self._ids:
-            raise ValueError(f"token: {token!r} is not one of the {self.vocab_size} pieces of the vocabulary.")
+            raise ValueError(
+                f"token: {token!r} is not one of the {self.vocab_size} pieces of the vocabulary."
+            )
         return self._ids[token]
 
     def get_state(self) -> dict[str, Any]:
@@ -170,7 +180,9 @@ class BERTTextEncoder(TextEncoder):
     def from_state(cls, state: dict[str, Any]) -> Self:
         vocab, lower_case = state.get("vocab"), state.get("lower_case")
         if not isinstance(vocab, list) or not isinstance(lower_case, bool):
-            raise ValueError("expected a state with a list 'vocab' and a bool 'lower_case'; the saved file is damaged.")
+            raise ValueError(
+                "expected a state with a list 'vocab' and a bool 'lower_case'; the saved file is damaged."
+            )
         _check_vocab(vocab, "the saved vocabulary")
         text_encoder = cls.__new__(cls)
         text_encoder._build(vocab, lower_case)
@@ -206,16 +218,18 @@ def _read_vocab(path: Path) -> list[str]:
 
 
 def _check_vocab(vocab: list[Any], name: str) -> None:
-    """Google's code reads anything; a file that is not a vocabulary would show only as nonsense much later."""
+    """Finds here what would show only as nonsense much later."""
     seen: dict[str, int] = {}
     for number, token in enumerate(vocab, 1):
         if not isinstance(token, str) or len(token.split()) != 1:
-            raise ValueError(f"vocab_file: line {number} of {name} is {token!r}, expected one piece without white space.")
+            raise ValueError(
+                f"vocab_file: line {number} of {name} is {token!r}, expected one piece without white space."
+            )
         if token in seen:
             raise ValueError(f"vocab_file: lines {seen[token]} and {number} of {name} are both {token!r}.")
         seen[token] = number
     if "[UNK]" not in seen:
         raise ValueError(
-            f"vocab_file: {name} has no piece '[UNK]' among its {len(vocab)} lines. Expected a WordPiece vocabulary, one "
-            "piece on each line."
+            f"vocab_file: {name} has no piece '[UNK]' among its {len(vocab)} lines. Expected a WordPiece "
+            "vocabulary, one piece on each line."
         )

@@ -1,14 +1,16 @@
-"""Google's rules for what BERT reads: cleaning, lower-casing, accents, and where words and punctuation part."""
+"""Google's rules for what BERT reads: cleaning, case, accents, and where words end."""
 
 import re
 import unicodedata
 from collections.abc import Callable
 
-# Where Google's Python and the Rust `BertNormalizer` and `BertPreTokenizer` agree character by character, in every
-# context: the letters, marks, punctuation and symbols that have long been in Unicode. Outside of them the two differ:
-# unassigned and private characters, characters newer than Rust's tables, final sigma, some controls and separators.
+# Where Google's Python and the Rust `BertNormalizer` and `BertPreTokenizer` agree character by character, in
+# every context: the letters, marks, punctuation and symbols that have long been in Unicode. Outside of them
+# the two differ: unassigned and private characters, characters newer than Rust's tables, final sigma, some
+# controls and separators.
 _PLAIN = (
-    "\x00-\x7e\xa0-\xac\xae-\u02ff\u0370-\u0373\u0376-\u0377\u037a-\u037d\u0384-\u038a\u038e-\u03a1\u03a4-\u0482\u048a-\u0527"
+    "\x00-\x7e\xa0-\xac\xae-\u02ff\u0370-\u0373\u0376-\u0377\u037a-\u037d\u0384-\u038a\u038e-\u03a1\u03a4-\u0482"
+    "\u048a-\u0527"
     "\u05d0-\u05ea\u0621-\u063a\u0641-\u064a\u0660-\u0669\u0671-\u06d3\u0905-\u0939\u1e00-\u1eff"
     "\u2010-\u2027\u2030-\u205e\u20a0-\u20ba\u2100-\u214f\u2190-\u23f3\u2500-\u26ff\u3001-\u3029\u3030-\u303f"
     "\u3041-\u3096\u309b-\u30ff\u3400-\u4db5\u4e00-\u9fcc\uac00-\ud7a3\uff01-\uffbe"
@@ -18,7 +20,7 @@ _PLAIN = (
 class BertNormalizer:
     """The basic tokenizer of BERT in plain Python, and the test of which texts need it.
 
-    For ordinary text the Rust library does the same many times faster; `is_plain` tells. Called on a text, this
+    For ordinary text the Rust library does the same, on all cores; `is_plain` tells. Called on a text, this
     returns its words and punctuation marks, cleaned and joined by single spaces: exactly the tokens of
     `BasicTokenizer` in https://github.com/google-research/bert/blob/master/tokenization.py, with the Unicode
     tables of the running Python.
@@ -72,7 +74,9 @@ def _clean(character: str) -> str:
 
 def _split(character: str) -> str:
     """Punctuation stands alone; ASCII symbols count as punctuation."""
-    is_symbol = character.isascii() and character.isprintable() and not character.isalnum() and character != " "
+    is_symbol = (
+        character.isascii() and character.isprintable() and not character.isalnum() and character != " "
+    )
     return f" {character} " if is_symbol or unicodedata.category(character).startswith("P") else character
 
 

@@ -1,4 +1,4 @@
-"""Text files in, lines out: strictly UTF-8, in bounded memory, at the speed of the disk; and atomic writing."""
+"""Text files in, lines out: strictly UTF-8, in bounded memory; and atomic writing."""
 
 import gzip
 import os
@@ -18,8 +18,8 @@ def list_files(source: Source) -> list[Path]:
     """The files that `source` names, in an order that is the same on every machine.
 
     Args:
-        source: a file, a directory, or an iterable of both. A directory stands for all files below it, sorted by
-            path; names that begin with a dot are skipped. Given files keep the order they were given in.
+        source: a file, a directory, or an iterable of both. A directory stands for all files below it, sorted
+            by path; names that begin with a dot are skipped. Given files keep the order they were given in.
 
     Returns:
         At least one path.
@@ -74,27 +74,28 @@ def read_line_batches(
 ) -> Iterator[list[str]]:
     """Yields the lines of one UTF-8 file in lists of roughly `num_bytes` bytes of text.
 
-    A line ends at a line feed and at nothing else; one carriage return before it is dropped, and so is a byte-order
-    mark at the start of the file. Files that begin with gzip's magic number are decompressed, whatever their name.
+    A line ends at a line feed and at nothing else; one carriage return before it is dropped, and so is a
+    byte-order mark at the start of the file. Files that begin with gzip's magic number are decompressed,
+    whatever their name.
 
     Args:
         path: the file.
         num_bytes: how much text to read at a time. Memory use is a small multiple of it.
-        max_line_bytes: a longer line is cut (at a space where there is one) and comes as several, so that memory
-            stays bounded whatever the file holds.
+        max_line_bytes: a longer line is cut (at a space where there is one) and comes as several, so that
+            memory stays bounded whatever the file holds.
 
     Yields:
         Lists of lines without their line ends. An empty file yields nothing.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not UTF-8 text (the message names the byte and the line), holds a NUL byte, or is a
-            truncated or corrupt gzip file.
+        ValueError: the file is not UTF-8 text (the message names the byte and the line), holds a NUL byte, or
+            is a truncated or corrupt gzip file.
 
     Example:
         >>> from pathlib import Path
-        >>> Path("a.txt").write_bytes(b"one\\r\\ntwo")
-        8
+        >>> Path("a.txt").write_bytes(b"one\\r\\ntwo\\r\\n")
+        10
         >>> list(read_line_batches("a.txt"))
         [['one', 'two']]
     """

@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import cast
 
 from bert_keras.text.files import Source, list_files, read_lines
 
@@ -17,8 +18,8 @@ def sample_sentences(source: Source, max_sentences: int, max_characters: int, se
     Long lines are cut into sentences first, at spaces where there are any, and blank lines are dropped.
 
     Args:
-        source: files, as `list_files` takes them, or an iterable of lines. A list of strings is taken for lines
-            unless they are paths of existing files.
+        source: files, as `list_files` takes them, or an iterable of lines. A list of strings is taken for
+            lines unless they are paths of existing files.
         max_sentences: keep at most so many sentences,
         max_characters: of at most so many characters in all.
         seed: decides the sample.
@@ -33,7 +34,8 @@ def sample_sentences(source: Source, max_sentences: int, max_characters: int, se
     """
     if max_sentences < 1 or max_characters < 1:
         raise ValueError(
-            f"max_sentences and max_characters: expected at least 1, got {max_sentences} and {max_characters}."
+            f"max_sentences and max_characters: expected at least 1, got {max_sentences} and "
+            f"{max_characters}."
         )
     generator = random.Random(seed)
     kept: list[tuple[float, str]] = []
@@ -64,17 +66,18 @@ def _lines(source: Source) -> Iterable[str]:
     first = next(items, None)
     if isinstance(first, os.PathLike):
         return read_lines(list_files(chain([first], items)))
-    return chain([] if first is None else [first], items)  # type: ignore[list-item]
+    return cast(Iterable[str], chain([] if first is None else [first], items))
 
 
 def _are_paths(items: list[str | Path] | tuple[str | Path, ...]) -> bool:
-    """A `Path` is a file, and so is a string if a file of that name exists; one such among lines is a mistake."""
+    """A `Path` is a file, and so is a string that names one; one such among lines is a mistake."""
     if any(isinstance(item, os.PathLike) for item in items):
         return True
     found = [isinstance(item, str) and 0 < len(item) < 1024 and _exists(item) for item in items]
     if any(found) and not all(found):
         raise FileNotFoundError(
-            f"source: {items[found.index(True)]!r} is a file, but there is no file {items[found.index(False)]!r}."
+            f"source: {items[found.index(True)]!r} is a file, but there is no file "
+            f"{items[found.index(False)]!r}."
         )
     return bool(found) and all(found)
 

@@ -18,6 +18,7 @@ ModelType = Literal["unigram", "bpe", "char", "word"]
 
 _NUM_THREADS = 4  # Part of the result: sums are split among so many threads, and rounded accordingly.
 _SPACE = "\u2581"
+_NUM_SPECIAL = 6
 
 # What the special tokens are called here, and in the models of others.
 _NAMES = {
@@ -77,13 +78,15 @@ class SentencePieceTextEncoder(TextEncoder):
         """Trains a model. The same text gives the same model, byte by byte.
 
         Args:
-            source: a file, a directory, several of them, or an iterable of lines. Files may be compressed with gzip.
+            source: a file, a directory, several of them, or an iterable of lines. Files may be compressed
+                with gzip.
             vocab_size: the number of pieces, the six special tokens included.
             model_type: "unigram", "bpe", "char" or "word".
             model_file: where to write the model, atomically; None to keep it in memory only.
             character_coverage: the share of the text's characters that get pieces of their own.
             lower_case: fold case (the others keep it).
-            byte_fallback: spell characters without a piece as bytes, so that nothing is unknown. Needs 256 pieces.
+            byte_fallback: spell characters without a piece as bytes, so that nothing is unknown. Needs 256
+                pieces.
             max_sentences: train on a sample of at most so many lines (long lines count as several),
             max_characters: and of at most so many characters. Memory use is a small multiple of it.
             seed: decides the sample.
@@ -96,11 +99,17 @@ class SentencePieceTextEncoder(TextEncoder):
             FileNotFoundError: a file does not exist.
 
         Example:
-            >>> SentencePieceTextEncoder.train(["a bird in the hand"] * 9, vocab_size=17, model_type="char").vocab_size
-            17
+            >>> text_encoder = SentencePieceTextEncoder.train(["a bird in the hand"] * 9, vocab_size=17)
+            >>> text_encoder.encode("a bird") == text_encoder.encode("  a   bird ")
+            True
         """
         if model_type not in get_args(ModelType):
             raise ValueError(f"model_type: expected one of {get_args(ModelType)}, got {model_type!r}.")
+        if vocab_size <= _NUM_SPECIAL:
+            raise ValueError(
+                f"vocab_size: expected more than the {_NUM_SPECIAL} special tokens it counts, got "
+                f"{vocab_size}."
+            )
         if not 0 < character_coverage <= 1:
             raise ValueError(f"character_coverage: expected a share in (0, 1], got {character_coverage}.")
         sentences = sample_sentences(source, max_sentences, max_characters, seed)
@@ -114,6 +123,8 @@ class SentencePieceTextEncoder(TextEncoder):
         )
         text_encoder = cls.__new__(cls)
         text_encoder._build(model, "the trained model")
+        if text_encoder.vocab_size < vocab_size:  # The trainer of characters does not say so itself.
+            raise ValueError(_too_large(vocab_size, text_encoder.vocab_size))
         if model_file is not None:
             write_atomic(model_file, model)
         return text_encoder
@@ -123,7 +134,11 @@ class SentencePieceTextEncoder(TextEncoder):
         self._processor = processor = _load(model, name)
         num_pieces = processor.get_piece_size()
         self._tokens = [processor.id_to_piece(i) for i in range(num_pieces)]
-        own = [i for i in range(num_pieces) if processor.is_control(i) or processor.is_unknown(i) or processor.is_unused(i)]
+        own = [
+            i
+            for i in range(num_pieces)
+            if processor.is_control(i) or processor.is_unknown(i) or processor.is_unused(i)
+        ]
         control = {self._tokens[i]: i for i in own if processor.is_control(i)}
         self.unk_id = processor.unk_id()
         self.pad_id = self._special("pad", control, processor.pad_id())
@@ -174,11 +189,13 @@ class SentencePieceTextEncoder(TextEncoder):
 
     def token_to_id(self, token: str) -> int:
         if token not in self._ids:
-            raise ValueError(f"token: {token!r} is not one of the {self.vocab_size} pieces of the vocabulary.")
+            raise ValueError(
+                f"token: {token!r} is not one of the {self.vocab_size} pieces of the vocabulary."
+            )
         return self._ids[token]
 
     def save_model(self, model_file: str | Path) -> None:
-        """Writes the bare SentencePiece `.model`, atomically, for other tools (appended tokens are not in it)."""
+        """Writes the bare `.model`, atomically, for other tools (appended tokens are not in it)."""
         write_atomic(model_file, self._model)
 
     def get_state(self) -> dict[str, Any]:
@@ -232,12 +249,17 @@ def _train(sentences: list[str], *, vocab_size: int, **options: Any) -> bytes:
 
 def _explain(message: str, vocab_size: int) -> str:
     if limit := re.search(r"too high.*?<= ?(\d+)", message, re.DOTALL):
-        return (
-            f"vocab_size: expected at most {limit[1]} for this text, got {vocab_size}. Lower it, or train on more text."
-        )
+        return _too_large(vocab_size, int(limit[1]))
     if limit := re.search(r"smaller than required_chars.*?\d+ vs (\d+)", message, re.DOTALL):
         return (
-            f"vocab_size: expected more than {limit[1]} for the characters of this text, got {vocab_size}. Raise it, or "
-            "lower character_coverage."
+            f"vocab_size: expected at least {limit[1]} for the characters of this text, got {vocab_size}. "
+            "Raise it, or lower character_coverage."
         )
     return f"SentencePiece could not train with vocab_size={vocab_size}: {message}"
+
+
+def _too_large(vocab_size: int, limit: int) -> str:
+    return (
+        f"vocab_size: expected at most {limit} for this text, got {vocab_size}. Lower it, or train on more "
+        "text."
+    )

@@ -15,22 +15,24 @@ def train_wordpieces(
 ) -> list[str]:
     """Learns a vocabulary from texts whose words are separated by single spaces.
 
-    The trainer of the library numbers the pieces of one character in the order of a hash table, which differs from
-    run to run, and breaks ties between equally frequent pairs by those numbers. Here it is told all of these pieces
-    beforehand, in a fixed order, so equal texts give equal vocabularies.
+    The trainer of the library numbers the pieces of one character in the order of a hash table, which differs
+    from run to run, and breaks ties between equally frequent pairs by those numbers. Here it is told all of
+    these pieces beforehand, in a fixed order, so equal texts give equal vocabularies.
 
     Args:
         texts: cleaned texts.
         vocab_size: the number of pieces wanted.
         special: the pieces that come first.
         min_frequency: the least count of a pair of pieces that is joined.
-        max_alphabet: at most so many characters are kept, the most frequent first. Words with others are left out.
+        max_alphabet: at most so many characters are kept, the most frequent first. Words with others are left
+            out.
 
     Returns:
         `vocab_size` pieces: the special ones, the characters, then the others in the order they were learned.
 
     Raises:
-        ValueError: `vocab_size` is too small for the characters of the text, or larger than what can be learned.
+        ValueError: `vocab_size` is too small for the characters of the text, or larger than what can be
+            learned.
     """
     words: Counter[str] = Counter()
     for text in texts:
@@ -40,8 +42,9 @@ def train_wordpieces(
     first = [*special, *alphabet, *(f"##{character}" for character in alphabet)]
     if vocab_size < len(first):
         raise ValueError(
-            f"vocab_size: expected at least {len(first)}, got {vocab_size}: there are {len(special)} special tokens and "
-            f"{len(alphabet)} characters, each at the start of a word and within. Raise it, or lower max_alphabet."
+            f"vocab_size: expected at least {len(first)}, got {vocab_size}: there are {len(special)} special "
+            f"tokens and {len(alphabet)} characters, each at the start of a word and within. Raise it, or "
+            "lower max_alphabet."
         )
     tokenizer = Tokenizer(WordPiece(unk_token=special[1]))
     tokenizer.pre_tokenizer = CharDelimiterSplit(" ")

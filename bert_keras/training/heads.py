@@ -103,17 +103,3 @@ class FirstPosition(keras.layers.Layer):
 
     def compute_output_shape(self, shape: Any) -> Any:
         return (shape[0], shape[2])
-
-
-def gather_positions(hidden: Any, positions: Any) -> Any:
-    """Return the hidden states at some positions.
-
-    Args:
-        hidden: float, `(batch, length, width)`.
-        positions: int32, any shape, of n entries: row times length plus column.
-
-    Returns:
-        float, `(n, width)`.
-    """
-    width = hidden.shape[-1]
-    return ops.take(ops.reshape(hidden, (-1, width)), ops.reshape(positions, (-1,)), axis=0)

@@ -10,10 +10,10 @@ import keras
 from keras import ops
 
 from bert_keras.encoders.inputs import ENCODER_INPUTS, encoder_inputs, select_inputs
-from bert_keras.encoders.layers import SeedSequence
+from bert_keras.encoders.layers import SeedSequence, gather_positions
 from bert_keras.tasks import LM_TASK, TaskMetadata, check_tasks
 from bert_keras.training.checks import encoder_facts
-from bert_keras.training.heads import ClassificationHead, FirstPosition, LanguageModelHead, gather_positions
+from bert_keras.training.heads import ClassificationHead, FirstPosition, LanguageModelHead
 from bert_keras.training.metrics import TaskMetrics, token_losses
 from bert_keras.training.saving import read_weights, write_weights
 
@@ -80,16 +80,25 @@ class MultiTaskModel(keras.Model):
         positions = inputs.get("positions") if isinstance(inputs, Mapping) else None
         if positions is None:
             return super().call(inputs, training=training)
-        arrays = {name: inputs[name] for name in ENCODER_INPUTS}
-        hidden = self.encoder(select_inputs(self.encoder, arrays), training=training)
-        logits = {}
-        for task in self.tasks:
-            if task.name in positions:
-                features = gather_positions(hidden, positions[task.name])
-                if not task.is_token_level:
-                    features = self.pooler(features)
-                logits[task.name] = self.heads[task.name](features, training=training)
+        labelled = [task for task in self.tasks if task.name in positions]
+        places = [ops.reshape(positions[task.name], (-1,)) for task in labelled]
+        states = self._states_at(inputs, ops.concatenate(places), bool(training))
+        logits, start = {}, 0
+        for task, place in zip(labelled, places, strict=True):
+            count = ops.shape(place)[0]
+            features = states[start : start + count]
+            start = start + count
+            if not task.is_token_level:
+                features = self.pooler(features)
+            logits[task.name] = self.heads[task.name](features, training=training)
         return logits
+
+    def _states_at(self, inputs: Mapping[str, Any], positions: Any, training: bool) -> Any:
+        """Hidden states `(n, width)` at n positions, the short way if the encoder has one."""
+        arrays = {name: inputs[name] for name in ENCODER_INPUTS}
+        if hasattr(self.encoder, "states_at"):
+            return self.encoder.states_at(arrays, positions, training=training)
+        return gather_positions(self.encoder(select_inputs(self.encoder, arrays), training=training), positions)
 
     def compute_loss(
         self,

@@ -1,4 +1,4 @@
-"""Google's published WordPiece algorithm, written anew in the plainest Python: the reference for BERTTextEncoder."""
+"""Google's published WordPiece algorithm, written anew in the plainest Python: a reference."""
 
 import unicodedata
 

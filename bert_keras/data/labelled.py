@@ -1,0 +1,145 @@
+"""Labelled texts to examples."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from bert_keras.data.sentence import Sentence, SentenceTaskData, TokenTaskData
+from bert_keras.text import TextEncoder
+
+_NO_LABELS: Mapping[str, int] = MappingProxyType({})
+_NO_TOKEN_LABELS: Mapping[str, Sequence[int | None]] = MappingProxyType({})
+
+
+def sentence_from_text(
+    text_encoder: TextEncoder,
+    text: str,
+    second_text: str | None = None,
+    *,
+    sentence_labels: Mapping[str, int] = _NO_LABELS,
+    max_len: int = 512,
+) -> Sentence:
+    """Make an example of a text or a pair of texts.
+
+    Args:
+        text_encoder: turns text into ids.
+        text: A of `[bos] A [eos]`.
+        second_text: B of `[bos] A [del] B [eos]`, if it is a pair.
+        sentence_labels: classes by task name, read from position 0 (bos).
+        max_len: tokens of the example, special tokens included. What is longer is cut at its end, in a pair
+            the longer text first.
+
+    Returns:
+        The example.
+
+    Raises:
+        ValueError: if `max_len` leaves no room for text, or a class is not an integer from 0 up.
+
+    Example:
+
+    ```python
+    sentence_from_text(text_encoder, "A fine film.", sentence_labels={"sentiment": 1})
+    sentence_from_text(text_encoder, "It rains.", "The street is wet.", sentence_labels={"entails": 1})
+    ```
+    """
+    _check_max_len(max_len, 3 if second_text is None else 5)
+    first = text_encoder.encode(text)
+    labels = _sentence_labels(sentence_labels)
+    if second_text is None:
+        return _sentence(text_encoder, first[: max_len - 2], labels, {})
+    second = text_encoder.encode(second_text)
+    room = max_len - 3
+    first_size = min(len(first), max(room - len(second), (room + 1) // 2))
+    first, second = first[:first_size], second[: room - first_size]
+    tokens = [text_encoder.bos_id, *first, text_encoder.del_id, *second, text_encoder.eos_id]
+    segments = [0] * (len(first) + 2) + [1] * (len(second) + 1)
+    return Sentence(tokens, segments, [True] * len(tokens), {}, labels)
+
+
+def sentence_from_words(
+    text_encoder: TextEncoder,
+    words: Sequence[str],
+    *,
+    token_labels: Mapping[str, Sequence[int | None]] = _NO_TOKEN_LABELS,
+    sentence_labels: Mapping[str, int] = _NO_LABELS,
+    max_len: int = 512,
+) -> Sentence:
+    """Make an example of a text that is split into labelled words.
+
+    Args:
+        text_encoder: turns words into ids.
+        words: the text. A word that comes to no ids loses its labels and leaves the others' where they
+            belong.
+        token_labels: for each task a class, or None, for each word; it is put on the first piece of the word.
+        sentence_labels: classes by task name, read from position 0 (bos).
+        max_len: tokens of the example, special tokens included. What is longer is cut at its end.
+
+    Returns:
+        The example, `[bos] words [eos]`.
+
+    Raises:
+        ValueError: if labels and words differ in number, a class is not an integer from 0 up, a task is given
+            both ways, or `max_len` leaves no room for text.
+
+    Example:
+
+    ```python
+    sentence_from_words(text_encoder, ["She", "laughed"], token_labels={"pos": [3, 5]})
+    ```
+    """
+    _check_max_len(max_len, 3)
+    both = sorted({*token_labels} & {*sentence_labels})
+    if both:
+        raise ValueError(f"A task is either token-level or sentence-level. Received as both: {both}")
+    ids, word_of = text_encoder.encode_words(words)
+    ids = ids[: max_len - 2]
+    is_first = [i == 0 or word_of[i] != word_of[i - 1] for i in range(len(ids))]
+    tasks = {}
+    for name, labels in token_labels.items():
+        if len(labels) != len(words):
+            raise ValueError(
+                f"`token_labels`: task {name!r} must have a class for each of the {len(words)} words. "
+                f"Received: {len(labels)}"
+            )
+        classes = [None if label is None else _checked_class(name, label) for label in labels]
+        target, mask = [0] * (len(ids) + 2), [False] * (len(ids) + 2)
+        for i, first in enumerate(is_first):
+            label = classes[word_of[i]]
+            if first and label is not None:
+                target[i + 1], mask[i + 1] = label, True
+        tasks[name] = TokenTaskData(target, mask)
+    return _sentence(text_encoder, ids, _sentence_labels(sentence_labels), tasks)
+
+
+def _sentence(
+    text_encoder: TextEncoder,
+    ids: Sequence[int],
+    sentence_labels: dict[str, SentenceTaskData],
+    token_labels: dict[str, TokenTaskData],
+) -> Sentence:
+    tokens = [text_encoder.bos_id, *ids, text_encoder.eos_id]
+    return Sentence(tokens, [0] * len(tokens), [True] * len(tokens), token_labels, sentence_labels)
+
+
+def _sentence_labels(labels: Mapping[str, int]) -> dict[str, SentenceTaskData]:
+    return {name: SentenceTaskData(_checked_class(name, label), 0) for name, label in labels.items()}
+
+
+def _checked_class(name: str, label: int) -> int:
+    try:
+        value = operator.index(label)
+    except TypeError:
+        value = -1
+    if value < 0 or isinstance(label, bool):
+        raise ValueError(
+            f"The classes of task {name!r} must be integers from 0 up. "
+            f"Received: {label!r} ({type(label).__name__}). Number the classes first."
+        )
+    return value
+
+
+def _check_max_len(max_len: int, least: int) -> None:
+    if operator.index(max_len) < least:
+        raise ValueError(f"`max_len` must be at least {least}. Received: max_len={max_len}")

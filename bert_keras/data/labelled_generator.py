@@ -1,0 +1,232 @@
+"""Batches of labelled examples, each a pure function of its number."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from bert_keras.data.labels import check_levels, is_token_level, sentence_label, token_labels
+from bert_keras.data.randomness import permuted
+from bert_keras.data.sentence import Sentence, SentenceBatch, TaskDataBatch
+
+
+class LabelledGenerator:
+    """What `labelled_generator` returns: sized, indexable, iterable. See there.
+
+    `generator[i]` is batch i for every i >= 0; from `len(generator)` on they are those of later epochs.
+    Iterating gives one epoch, `epochs(n)` gives n of them or, without n, no end.
+
+    Attributes:
+        batch_size: rows of every batch.
+        num_examples: examples of an epoch.
+        token_tasks, sentence_tasks: names of the tasks that every batch has entries for.
+    """
+
+    def __init__(
+        self,
+        sentences: Sequence[Sentence],
+        pad_id: int,
+        batch_size: int,
+        max_len: int | None,
+        length_multiple: int,
+        shuffle: bool,
+        seed: int,
+        wrap: bool,
+    ) -> None:
+        self.batch_size = batch_size
+        self.num_examples = len(sentences)
+        self._max_len, self._length_multiple = max_len, length_multiple
+        self._shuffle, self._seed, self._wrap = shuffle, seed, wrap
+        self._examples = _Examples(sentences, pad_id, max_len)
+        self.token_tasks = tuple(self._examples.token_tasks)
+        self.sentence_tasks = tuple(self._examples.sentence_tasks)
+
+    def __len__(self) -> int:
+        return math.ceil(self.num_examples / self.batch_size)
+
+    def __iter__(self) -> Iterator[SentenceBatch]:
+        return self.epochs(1)
+
+    def epochs(self, num_epochs: int | None = None) -> Iterator[SentenceBatch]:
+        """Iterate over the batches of the first `num_epochs` epochs, or without end."""
+        indices = itertools.count() if num_epochs is None else range(num_epochs * len(self))
+        return (self[index] for index in indices)
+
+    def __getitem__(self, index: int) -> SentenceBatch:
+        index = operator.index(index)
+        if index < 0:
+            raise IndexError(
+                "Batches are numbered from 0 without end, so none can be counted from the end. Received: "
+                f"{index}"
+            )
+        rows = self._rows(index)
+        longest = int(self._examples.sizes[rows].max())
+        length = math.ceil(max(1, longest) / self._length_multiple) * self._length_multiple
+        return self._examples.batch(rows, length if self._max_len is None else min(length, self._max_len))
+
+    def _rows(self, index: int) -> np.ndarray:
+        """Return the examples of a batch; `num_examples` stands for an empty row."""
+        numbers = np.arange(self.batch_size)
+        if self._wrap:
+            numbers += index * self.batch_size
+            epochs, numbers = np.divmod(numbers, self.num_examples)
+        else:
+            epoch, batch = divmod(index, len(self))
+            numbers += batch * self.batch_size
+            epochs = np.full(self.batch_size, epoch)
+        if not self._shuffle:
+            return np.minimum(numbers, self.num_examples)
+        is_real = numbers < self.num_examples
+        rows = np.full(self.batch_size, self.num_examples)
+        rows[is_real] = permuted(numbers[is_real], self.num_examples, self._seed, epochs[is_real])
+        return rows
+
+
+class _Examples:
+    """All examples end to end in flat arrays, one element of padding after them, and one empty example."""
+
+    def __init__(self, sentences: Sequence[Sentence], pad_id: int, max_len: int | None) -> None:
+        self.sizes = np.array([_size(s, i, max_len) for i, s in enumerate(sentences)] + [0], np.int64)
+        self._starts = np.cumsum(self.sizes) - self.sizes
+        self._tokens = self._flat([s.tokens for s in sentences], np.int32, pad_id)
+        self._segments = self._flat([s.segments for s in sentences], np.int32, 0)
+        self._padding_mask = self._flat([s.padding_mask for s in sentences], np.bool_, False)
+        self.token_tasks: dict[str, TaskDataBatch] = {}
+        self.sentence_tasks: dict[str, TaskDataBatch] = {}
+        for number, sentence in enumerate(sentences):
+            self._add_labels(sentence, number)
+        check_levels(self.token_tasks, self.sentence_tasks, "`sentences`")
+
+    def batch(self, rows: np.ndarray, length: int) -> SentenceBatch:
+        """Return some examples, padded to a length."""
+        columns = np.arange(length)
+        places = self._starts[rows][:, None] + columns
+        places[columns >= self.sizes[rows][:, None]] = self._tokens.size - 1
+        token_level = {
+            name: TaskDataBatch(*(flat[places] for flat in data)) for name, data in self.token_tasks.items()
+        }
+        sentence_level = {
+            name: TaskDataBatch(*(flat[rows] for flat in data)) for name, data in self.sentence_tasks.items()
+        }
+        return SentenceBatch(
+            self._tokens[places],
+            self._segments[places],
+            self._padding_mask[places],
+            token_level,
+            sentence_level,
+        )
+
+    def _flat(self, parts: Sequence[Sequence[int]], dtype: type[np.generic], padding: int) -> np.ndarray:
+        return np.fromiter(itertools.chain(*parts, [padding]), dtype, int(self.sizes.sum()) + 1)
+
+    def _add_labels(self, sentence: Sentence, number: int) -> None:
+        where = f"`sentences[{number}]`"
+        start, size = int(self._starts[number]), int(self.sizes[number])
+        for name, token_data in sentence.token_classification.items():
+            if not is_token_level(name, token_data, where):
+                raise TypeError(f"{where}: `token_classification[{name!r}]` must be TokenTaskData.")
+            if name not in self.token_tasks:
+                total = self._tokens.size
+                self.token_tasks[name] = TaskDataBatch(np.zeros(total, np.int32), np.zeros(total, bool))
+            for flat, values in zip(
+                self.token_tasks[name], token_labels(name, token_data, size, where), strict=True
+            ):
+                flat[start : start + size] = values
+        for name, sentence_data in sentence.sentence_classification.items():
+            if is_token_level(name, sentence_data, where):
+                raise TypeError(f"{where}: `sentence_classification[{name!r}]` must be SentenceTaskData.")
+            if name not in self.sentence_tasks:
+                total = self.sizes.size
+                self.sentence_tasks[name] = TaskDataBatch(
+                    np.zeros(total, np.int32), np.full(total, -1, np.int32)
+                )
+            for array, value in zip(
+                self.sentence_tasks[name], sentence_label(name, sentence_data, size, where), strict=True
+            ):
+                array[number] = value
+
+
+def labelled_generator(
+    sentences: Iterable[Sentence],
+    *,
+    pad_id: int,
+    batch_size: int = 32,
+    max_len: int | None = None,
+    length_multiple: int = 16,
+    shuffle: bool = True,
+    seed: int = 0,
+    wrap: bool = True,
+) -> LabelledGenerator:
+    """Return a source of batches of given examples: to fine-tune, to validate, or to predict without labels.
+
+    Batch i depends on the arguments and i alone. Every epoch has an order of its own and takes each example
+    once. Rows are padded to the longest example of the batch. Every batch has an entry for every task that
+    occurs in any example; where an example has no label, its token-level mask is False and its sentence-level
+    position -1.
+
+    Args:
+        sentences: the examples. They may differ in their tasks.
+        pad_id: id of padding, as in `text_encoder.pad_id`.
+        batch_size: rows of every batch.
+        max_len: rows are never longer; examples must not be either. None for no limit.
+        length_multiple: the length of a batch is rounded up to a multiple of it (but not above `max_len`), so
+            that few different lengths occur.
+        shuffle: draw a new order each epoch; otherwise examples keep theirs.
+        seed: another seed gives other orders. From 0 to 2**64 - 1.
+        wrap: fill the last batch of an epoch with the first examples of the next one. If False, as for
+            validation and prediction, fill it with empty rows (nothing but padding, no labels), and begin
+            every epoch anew.
+
+    Returns:
+        A sized, indexable, iterable `LabelledGenerator` of `SentenceBatch`.
+
+    Raises:
+        ValueError: if there are no examples, one is longer than `max_len`, its parts or labels differ in
+            length, a label is no integer, a task is token-level here and sentence-level there, or an argument
+            is out of its range.
+        TypeError: if something is no `Sentence`, or a label is of another type.
+
+    Example:
+
+    ```python
+    sentences = [sentence_from_text(text_encoder, text, sentence_labels={"topic": topic}) for text, topic in
+    rows] generator = labelled_generator(sentences, pad_id=text_encoder.pad_id, batch_size=16)
+    generator[0].sentence_classification["topic"].target  # (16,) int32
+    ```
+    """
+    sentences = list(sentences)
+    if not sentences:
+        raise ValueError("`sentences` is empty: give at least one Sentence.")
+    least = {"batch_size": (batch_size, 1), "length_multiple": (length_multiple, 1)}
+    if max_len is not None:
+        least["max_len"] = (max_len, 1)
+    for name, (value, bound) in least.items():
+        if operator.index(value) < bound:
+            raise ValueError(f"`{name}` must be at least {bound}. Received: {name}={value}")
+    if not 0 <= operator.index(seed) < 2**64:
+        raise ValueError(f"`seed` must be from 0 to 2**64 - 1. Received: seed={seed}")
+    return LabelledGenerator(sentences, pad_id, batch_size, max_len, length_multiple, shuffle, seed, wrap)
+
+
+def _size(sentence: Sentence, number: int, max_len: int | None) -> int:
+    if not isinstance(sentence, Sentence):
+        raise TypeError(f"`sentences[{number}]` must be a Sentence. Received: {type(sentence).__name__}")
+    sizes = {
+        "tokens": len(sentence.tokens),
+        "segments": len(sentence.segments),
+        "padding_mask": len(sentence.padding_mask),
+    }
+    if len({*sizes.values()}) != 1:
+        raise ValueError(f"`sentences[{number}]`: its parts must be of one length. Received: {sizes}")
+    size = sizes["tokens"]
+    if max_len is not None and size > max_len:
+        raise ValueError(
+            f"`sentences[{number}]` has {size} tokens, but `max_len` is {max_len}. Cut it "
+            "(sentence_from_text and "
+            "sentence_from_words take `max_len`), or raise `max_len`."
+        )
+    return size

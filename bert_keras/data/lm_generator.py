@@ -1,0 +1,290 @@
+"""Batches for language modelling and next-sentence prediction, each a pure function of its number."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from bert_keras.data.corpus import Corpus
+from bert_keras.data.labels import collate_labels
+from bert_keras.data.masking import (
+    Thresholds,
+    check_probability,
+    mask_tokens,
+    next_token_labels,
+    thresholds_of,
+    vocabulary_of,
+)
+from bert_keras.data.randomness import RandomStream, permuted
+from bert_keras.data.sampling import ChunkPlan, Spans
+from bert_keras.data.sampling_sentences import SentencePairPlan, SentencePlan
+from bert_keras.data.sentence import Sentence, SentenceBatch, SentenceTaskData, TaskDataBatch, TokenTaskData
+from bert_keras.text import TextEncoder
+
+LM = "lm"
+IS_NEXT = "is_next"
+
+Plan = ChunkPlan | SentencePlan | SentencePairPlan
+LabelFunction = Callable[[Sentence], Mapping[str, TokenTaskData | SentenceTaskData]]
+
+
+class LMGenerator:
+    """What `lm_generator` returns: sized, indexable, iterable. See there.
+
+    `generator[i]` is batch i for every i >= 0; from `len(generator)` on they are those of later epochs.
+    Iterating gives one epoch, `epochs(n)` gives n of them or, without n, no end.
+
+    Attributes:
+        corpus: the corpus it reads.
+        vocab_size: of the text encoder.
+        batch_size, max_len: the shape of every batch.
+        num_examples: examples of an epoch.
+    """
+
+    def __init__(
+        self,
+        text_encoder: TextEncoder,
+        corpus: Corpus,
+        plan: Plan,
+        batch_size: int,
+        max_len: int,
+        thresholds: Thresholds | None,
+        whole_word: bool,
+        seed: int,
+        label_function: LabelFunction | None,
+    ) -> None:
+        self.corpus = corpus
+        self.vocab_size = text_encoder.vocab_size
+        self.batch_size, self.max_len = batch_size, max_len
+        self.num_examples = plan.num_examples
+        self._text_encoder, self._plan, self._seed = text_encoder, plan, seed
+        self._vocabulary = vocabulary_of(text_encoder)
+        self._thresholds = thresholds
+        self._whole_word = whole_word
+        self._label_function = label_function
+
+    def __len__(self) -> int:
+        return math.ceil(self.num_examples / self.batch_size)
+
+    def __iter__(self) -> Iterator[SentenceBatch]:
+        return self.epochs(1)
+
+    def epochs(self, num_epochs: int | None = None) -> Iterator[SentenceBatch]:
+        """Iterate over the batches of the first `num_epochs` epochs, or without end."""
+        indices = itertools.count() if num_epochs is None else range(num_epochs * len(self))
+        return (self[index] for index in indices)
+
+    def __getitem__(self, index: int) -> SentenceBatch:
+        index = operator.index(index)
+        if index < 0:
+            raise IndexError(
+                "Batches are numbered from 0 without end, so none can be counted from the end. Received: "
+                f"{index}"
+            )
+        numbers = index * self.batch_size + np.arange(self.batch_size)
+        epochs = numbers // self.num_examples
+        units = permuted(numbers - epochs * self.num_examples, self.num_examples, self._seed, epochs)
+        stream = RandomStream(self._seed, index)
+        spans = self._plan.draw(units, stream)
+        batch = self._lay_out(spans)
+        originals = batch.tokens
+        if self._thresholds is None:
+            labels = TaskDataBatch(*next_token_labels(originals, self._vocabulary))
+        else:
+            starts = self._text_encoder.starts_word(originals) if self._whole_word else None
+            batch.tokens, mask = mask_tokens(originals, starts, self._vocabulary, self._thresholds, stream)
+            labels = TaskDataBatch(originals, mask)
+        batch.token_classification[LM] = labels
+        if self._label_function is not None:
+            self._add_labels(batch, originals, spans)
+        return batch
+
+    def _lay_out(self, spans: Spans) -> SentenceBatch:
+        """Return the batch with original tokens, and `is_next` if there are pairs."""
+        rows, length = self.batch_size, self.max_len
+        tokens = np.full((rows, length), self._text_encoder.pad_id, np.int32)
+        tokens[:, 0] = self._text_encoder.bos_id
+        columns, row = np.arange(length, dtype=np.int32), np.arange(rows)
+        row_starts = row * length + 1
+        self._copy(tokens, row_starts, spans.first_start, spans.first_size)
+        last = spans.first_size + 1
+        segments = np.zeros((rows, length), np.int32)
+        sentence_labels = {}
+        if spans.second_start is not None and spans.second_size is not None and spans.is_next is not None:
+            tokens[row, last] = self._text_encoder.del_id
+            self._copy(tokens, row_starts + last, spans.second_start, spans.second_size)
+            begin = last.astype(np.int32)[:, None]
+            last = last + spans.second_size + 1
+            np.greater(columns, begin, out=segments, casting="unsafe")
+            sentence_labels[IS_NEXT] = TaskDataBatch(spans.is_next, np.zeros(rows, np.int32))
+        tokens[row, last] = self._text_encoder.eos_id
+        padding_mask = columns <= last.astype(np.int32)[:, None]
+        segments &= padding_mask
+        return SentenceBatch(tokens, segments, padding_mask, {}, sentence_labels)
+
+    def _copy(self, tokens: np.ndarray, places: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> None:
+        """Copy one stretch of the corpus into each row: quicker, row by row, than any index array."""
+        flat, corpus = tokens.reshape(-1), self.corpus.tokens
+        for place, start, size in zip(places.tolist(), starts.tolist(), sizes.tolist(), strict=True):
+            flat[place : place + size] = corpus[start : start + size]
+
+    def _add_labels(self, batch: SentenceBatch, originals: np.ndarray, spans: Spans) -> None:
+        if self._label_function is None:
+            return
+        sizes = np.count_nonzero(batch.padding_mask, axis=1).tolist()
+        is_next = batch.sentence_classification.get(IS_NEXT)
+        labels = []
+        for row, size in enumerate(sizes):
+            sentence = Sentence(
+                originals[row, :size].tolist(),
+                batch.segments[row, :size].tolist(),
+                [True] * size,
+                document=int(spans.document[row]),
+            )
+            if is_next is not None:
+                sentence.sentence_classification = {IS_NEXT: SentenceTaskData(int(is_next.target[row]), 0)}
+            labels.append(self._label_function(sentence))
+        taken = {*batch.token_classification, *batch.sentence_classification}
+        token_level, sentence_level = collate_labels(labels, sizes, self.max_len, taken, "`label_function`")
+        batch.token_classification.update(token_level)
+        batch.sentence_classification.update(sentence_level)
+
+
+def lm_generator(
+    text_encoder: TextEncoder,
+    corpus: str | Path | Iterable[str | Path] | Corpus,
+    *,
+    batch_size: int = 256,
+    max_len: int = 512,
+    min_len: int | None = None,
+    keep_prob: float = 0.85,
+    mask_prob: float = 0.12,
+    rand_prob: float = 0.015,
+    mismatch_prob: float = 0.5,
+    use_single_sentence: bool = False,
+    is_causal: bool = False,
+    whole_word: bool = False,
+    seed: int = 0,
+    short_prob: float = 0.1,
+    fill: bool = True,
+    label_function: LabelFunction | None = None,
+    cache_dir: str | Path | None = None,
+) -> LMGenerator:
+    """Return a source of batches for pretraining: masked (or next) tokens, and whether B follows A.
+
+    Batch i depends on the corpus, the arguments and i alone, so it is the same in every process, in any
+    order, on every machine. Rows are `[bos] A [del] B [eos]`, or `[bos] A [eos]`, then padding up to
+    `max_len`. The labels are `token_classification["lm"]` and, with pairs,
+    `sentence_classification["is_next"]` (read from position 0): 1 where B is the text that follows A, 0 where
+    it comes from another document.
+
+    Args:
+        text_encoder: the one that the corpus is, or will be, tokenised with.
+        corpus: a prepared corpus, or text files as in `Corpus.prepare`.
+        batch_size: rows of a batch.
+        max_len: tokens of a row, special tokens and padding included.
+        min_len: no example has fewer tokens, special tokens included. Documents that are shorter are left
+            out.
+        keep_prob: share of the tokens that are not predicted.
+        mask_prob: share replaced by the mask and predicted.
+        rand_prob: share replaced by a random ordinary token and predicted. What is left of 1 is predicted as
+            it is.
+        mismatch_prob: share of the pairs whose B comes from another document.
+        use_single_sentence: give examples of one segment; there is no `is_next`, and `mismatch_prob` does not
+            matter.
+        is_causal: leave the tokens unmasked, and predict at each position the next token; the shares do not
+            matter.
+        whole_word: choose whole words for prediction; which of the three happens is still drawn for each
+            token.
+        seed: another seed gives other batches. From 0 to 2**64 - 1.
+        short_prob: share of the examples that are made for a random smaller size (for `fill`).
+        fill: fill examples with consecutive sentences up to `max_len`. Otherwise each segment is one sentence
+            of the corpus, and each sentence (with pairs: each that has a successor) comes once an epoch.
+        label_function: labels examples for further tasks. It is called with each example, as a `Sentence` of
+            original tokens, that knows its document and `is_next`; it returns `TokenTaskData` or
+            `SentenceTaskData` by task name. A task that it leaves out is not labelled in that example.
+        cache_dir: where a corpus that is not prepared yet is kept, as in `Corpus.prepare`.
+
+    Returns:
+        A sized, indexable, iterable `LMGenerator` of `SentenceBatch`.
+
+    Raises:
+        ValueError: if an argument is out of its range, the probabilities add up to more than 1, the corpus
+            was made by another text encoder, or it has nothing to make such examples of (as no negative pair
+            in a single document).
+        FileNotFoundError: if a text file does not exist.
+
+    Example:
+
+    ```python
+    generator = lm_generator(text_encoder, "corpus.txt", batch_size=32, max_len=128)
+    batch = generator[0]
+    batch.tokens.shape                                    # (32, 128)
+    batch.token_classification["lm"].target_mask.sum()    # about 600 tokens to predict
+    batch.sentence_classification["is_next"].target       # zeros and ones
+    ```
+
+    Source: Devlin et al., 2018, "BERT", appendix A; create_pretraining_data.py of google-research/bert.
+        There, 15 % of the
+    tokens are chosen, 80 % of them masked, 10 % replaced and 10 % left, as with the defaults here.
+    """
+    num_special = 2 if use_single_sentence else 3
+    _check_size("batch_size", batch_size, 1)
+    _check_size("max_len", max_len, 3 if use_single_sentence else 5)
+    if min_len is not None:
+        _check_size("min_len", min_len, 0)
+        if min_len > max_len:
+            raise ValueError(
+                f"`min_len` must be at most `max_len`. Received: min_len={min_len}, max_len={max_len}"
+            )
+    if not 0 <= operator.index(seed) < 2**64:
+        raise ValueError(f"`seed` must be from 0 to 2**64 - 1. Received: seed={seed}")
+    check_probability("mismatch_prob", mismatch_prob)
+    check_probability("short_prob", short_prob)
+    thresholds = thresholds_of(keep_prob, mask_prob, rand_prob)
+    if is_causal and whole_word:
+        raise ValueError(
+            "`whole_word` chooses what is masked, and with `is_causal` nothing is. Pass only one of them."
+        )
+    prepared = (
+        corpus if isinstance(corpus, Corpus) else Corpus.prepare(text_encoder, corpus, cache_dir=cache_dir)
+    )
+    if prepared.fingerprint != text_encoder.fingerprint:
+        raise ValueError(
+            f"`corpus` was prepared by another text encoder (vocab_size={prepared.vocab_size}, fingerprint "
+            f"{prepared.fingerprint[:12]}) than `text_encoder` (vocab_size={text_encoder.vocab_size}, "
+            "fingerprint "
+            f"{text_encoder.fingerprint[:12]}). Prepare the text again with this one."
+        )
+    capacity = max_len - num_special
+    min_tokens = max(1, (min_len or 0) - num_special)
+    plan: Plan
+    if fill:
+        plan = ChunkPlan(
+            prepared, capacity, min_tokens, short_prob, None if use_single_sentence else mismatch_prob
+        )
+    elif use_single_sentence:
+        plan = SentencePlan(prepared, capacity, min_tokens)
+    else:
+        plan = SentencePairPlan(prepared, capacity, min_tokens, mismatch_prob)
+    return LMGenerator(
+        text_encoder,
+        prepared,
+        plan,
+        batch_size,
+        max_len,
+        None if is_causal else thresholds,
+        whole_word,
+        seed,
+        label_function,
+    )
+
+
+def _check_size(name: str, value: int, least: int) -> None:
+    if operator.index(value) < least:
+        raise ValueError(f"`{name}` must be at least {least}. Received: {name}={value}")

@@ -1,0 +1,101 @@
+"""Examples and batches of examples, with the labels of any number of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+
+class TokenTaskData(NamedTuple):
+    """Labels of one example for a token-level task.
+
+    Attributes:
+        target: a class for every token, anything where the token has no label.
+        target_mask: for every token whether it has a label.
+    """
+
+    target: Sequence[int]
+    target_mask: Sequence[bool]
+
+
+class SentenceTaskData(NamedTuple):
+    """Label of one example for a sentence-level task.
+
+    Attributes:
+        target: the class.
+        target_index: the position (token) that the class is read from; -1 if the example has no label.
+    """
+
+    target: int
+    target_index: int
+
+
+class TaskDataBatch(NamedTuple):
+    """Labels of a batch for one task.
+
+    Attributes:
+        target: classes, int32: `(batch, length)` for a token-level task, `(batch,)` for a sentence-level one.
+        target_mask: token-level: `(batch, length)` bool, True where there is a label. Sentence-level:
+            `(batch,)` int32, the position that the class is read from, -1 where the example has no label.
+    """
+
+    target: np.ndarray
+    target_mask: np.ndarray
+
+
+@dataclass
+class Sentence:
+    """One example: a text or a pair of texts as ids, and its labels for any subset of the tasks.
+
+    Attributes:
+        tokens: ids: `[bos] A [eos]` or `[bos] A [del] B [eos]`, then padding if any.
+        segments: 0 for bos, A and del, 1 for B and its eos; all 0 where there is no B.
+        padding_mask: True for real tokens, False for padding.
+        token_classification: labels of token-level tasks, by task name.
+        sentence_classification: labels of sentence-level tasks, by task name.
+        document: number of the corpus document that A comes from, if it comes from a corpus.
+
+    Example:
+
+    ```python
+    Sentence([2, 17, 9, 3], [0, 0, 0, 0], [True] * 4, sentence_classification={"topic": SentenceTaskData(1,
+    0)})
+    ```
+    """
+
+    tokens: Sequence[int]
+    segments: Sequence[int]
+    padding_mask: Sequence[bool]
+    token_classification: Mapping[str, TokenTaskData] = field(default_factory=dict)
+    sentence_classification: Mapping[str, SentenceTaskData] = field(default_factory=dict)
+    document: int | None = None
+
+
+@dataclass
+class SentenceBatch:
+    """The same as `Sentence`, for a batch and as arrays.
+
+    Attributes:
+        tokens: `(batch, length)` int32.
+        segments: `(batch, length)` int32.
+        padding_mask: `(batch, length)` bool, True for real tokens.
+        token_classification: labels of token-level tasks, by task name.
+        sentence_classification: labels of sentence-level tasks, by task name.
+
+    Example:
+
+    ```python
+    batch = generator[0]
+    text_encoder.decode(batch.tokens[0][batch.padding_mask[0]])
+    batch.sentence_classification["is_next"].target  # (batch,) int32
+    ```
+    """
+
+    tokens: np.ndarray
+    segments: np.ndarray
+    padding_mask: np.ndarray
+    token_classification: dict[str, TaskDataBatch] = field(default_factory=dict)
+    sentence_classification: dict[str, TaskDataBatch] = field(default_factory=dict)

@@ -1,0 +1,50 @@
+"""What several test modules share."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+
+from bert_keras import SentenceBatch, TaskDataBatch, TaskMetadata, TaskWeightScheduler
+
+
+class ToyGenerator:
+    """Rows that count upwards from a random start: each masked token follows from its neighbours; `parity` is the start's."""
+
+    def __init__(self, vocab_size=53, batch_size=6, length=11, num_batches=7, seed=0):
+        self.vocab_size, self.batch_size, self.length, self.num_batches = vocab_size, batch_size, length, num_batches
+        self.seed = seed
+
+    def __len__(self):
+        return self.num_batches
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng([self.seed, index])
+        start = rng.integers(0, self.vocab_size, (self.batch_size, 1))
+        tokens = 5 + (start + np.arange(self.length)) % (self.vocab_size - 5)
+        padding_mask = np.arange(self.length) < rng.integers(4, self.length + 1, (self.batch_size, 1))
+        mask = (rng.random(tokens.shape) < 0.3) & padding_mask
+        mask[0, 1] = True
+        inputs = np.where(padding_mask, np.where(mask, 4, tokens), 0).astype("int32")
+        return SentenceBatch(
+            inputs,
+            np.zeros_like(inputs),
+            padding_mask,
+            {"lm": TaskDataBatch(tokens.astype("int32"), mask)},
+            {"parity": TaskDataBatch((start[:, 0] % 2).astype("int32"), np.zeros(self.batch_size, "int32"))},
+        )
+
+
+@pytest.fixture
+def toy():
+    return ToyGenerator
+
+
+@pytest.fixture
+def toy_tasks():
+    return [
+        TaskMetadata("lm", True, 53, 0.0, TaskWeightScheduler(True, False)),
+        TaskMetadata("parity", False, 2, 0.0, TaskWeightScheduler(True, True)),
+    ]
