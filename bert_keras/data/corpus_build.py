@@ -194,7 +194,7 @@ def hash_files(files: Iterable[Path]) -> str:
 
 
 def hash_sentences(files: Iterable[Path], splitter: Splitter) -> str:
-    """Return a hash of the sentences that a user's function makes of the files: nothing else identifies it."""
+    """Return a hash of the sentences that a user's function makes: nothing else identifies it."""
     digest = hashlib.sha256()
     for batch in ahead(read_batches(files, splitter)):
         digest.update(json.dumps([batch.pieces, batch.continued, batch.document_ends]).encode())

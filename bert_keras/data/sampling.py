@@ -199,23 +199,22 @@ def check_supply(
         min_tokens: they were chosen by, for the message.
         mismatch_prob: None without pairs.
     """
-    size = f"{corpus.num_documents:,} documents, {corpus.num_sentences:,} sentences, {corpus.num_tokens:,} tokens"
+    held = f"{corpus.num_documents:,} documents, {corpus.num_sentences:,} sentences"
     if not num_any:
         raise ValueError(
-            f"`min_len`: nothing in the corpus has the {min_tokens} tokens (without special tokens) that it asks "
-            f"for. The corpus has {size}. Give a smaller `min_len`."
+            f"`min_len`: nothing in the corpus ({held}, {corpus.num_tokens:,} tokens) has the {min_tokens} "
+            "tokens, without special tokens, that it asks for. Give a smaller `min_len`."
         )
     if not num_sampled:
         raise ValueError(
-            "`corpus` has no document of two sentences (that are long enough, if `min_len` is given), so no "
-            f"sentence that follows another. It has {size}. Write one sentence on each line and a blank line "
-            "between documents, or prepare it with Corpus.prepare(..., one_document_per_line=True), or pass "
-            "use_single_sentence=True."
+            f"`corpus` ({held}) has no document of two sentences (of enough tokens, if `min_len` is given): "
+            "nothing that follows. Write one sentence on each line and a blank line between documents, or "
+            "prepare it with Corpus.prepare(..., one_document_per_line=True), or pass use_single_sentence=True."
         )
     if mismatch_prob and num_any < 2:
         raise ValueError(
-            f"`mismatch_prob` is {mismatch_prob}, but only one document can be used (the corpus has "
-            f"{size}), so there is no negative pair: its B must come from another document. Separate documents by blank "
+            f"`mismatch_prob` is {mismatch_prob}, but only one document of the corpus ({held}) can be used, so "
+            "there is no negative pair: its B must come from another document. Separate documents by blank "
             "lines, or pass use_single_sentence=True, or pass mismatch_prob=0."
         )
 

@@ -79,7 +79,8 @@ class Transformer(keras.Model):
             for index in range(num_layers)
         ]  # fmt: skip
         inputs = encoder_inputs()
-        super().__init__(inputs, _hidden_states(embeddings, blocks, inputs, is_causal), name=name, dtype=policy)
+        super().__init__(inputs, _hidden_states(embeddings, blocks, inputs, is_causal), name=name)
+        self.dtype_policy = policy  # a functional model takes no `dtype`; the heads follow this
         self.embeddings, self.blocks, self._config = embeddings, blocks, config
         for key, value in config.items():
             if key not in ("name", "dtype"):

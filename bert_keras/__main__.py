@@ -1,0 +1,263 @@
+"""The quick start: `python -m bert_keras [directory]`.
+
+In under three minutes on two cores and without a download: from raw text (the language reference and the docstrings that come with
+every Python) to a text encoder, a pretrained encoder, two tasks fine-tuned together, and saved weights in use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import sysconfig
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np  # noqa: E402
+
+from bert_keras.data import Corpus, Sentence, labelled_generator, lm_generator, sentence_from_text, sentence_from_words  # noqa: E402
+from bert_keras.data.splitting import split_sentences  # noqa: E402
+from bert_keras.tasks import TaskMetadata, TaskWeightScheduler  # noqa: E402
+from bert_keras.text import SentencePieceTextEncoder, TextEncoder  # noqa: E402
+
+MAX_LEN = 64
+NUM_PACKAGES = 6
+MARKS = {",": 1, ".": 2, "?": 2, "!": 2, ":": 3, ";": 3}  # 0 is no mark
+Docstring = tuple[str, str, list[str]]  # package, document, sentences
+
+
+def main() -> None:
+    command = argparse.ArgumentParser(prog="python -m bert_keras", description=__doc__)
+    command.add_argument("directory", nargs="?", default="bert_keras_quickstart", type=Path, help="where files are kept")
+    command.add_argument("--steps", type=int, default=1200, help="pretraining steps")
+    options = command.parse_args()
+    start = time.perf_counter()
+    folder: Path = options.directory
+    folder.mkdir(parents=True, exist_ok=True)
+
+    say("1. Text: Python's language reference and the docstrings of its standard library")
+    docstrings = list(read_docstrings())
+    held_out = docstrings[::10]
+    train = [docstring for number, docstring in enumerate(docstrings) if number % 10]
+    for name, part in (("train.txt", train), ("held_out.txt", held_out)):
+        write_corpus(folder / name, part)
+    text_encoder = SentencePieceTextEncoder.train(folder / "train.txt", vocab_size=4000)
+    text_encoder.save(folder / "text_encoder")
+    corpus = Corpus.prepare(text_encoder, folder / "train.txt", cache_dir=folder)
+    print(f"{corpus.num_documents:,} documents, {corpus.num_sentences:,} sentences, {corpus.num_tokens:,} tokens")
+    print(f"a sentence in pieces: {[text_encoder.id_to_token(i) for i in text_encoder.encode(train[7][2][0])]}")
+
+    # Keras takes seconds to import: text and data do without it.
+    from bert_keras.encoders import create_transformer
+    from bert_keras.training import create_optimizer, evaluate_model, load_model, train_model
+
+    say("2. Pretraining: masked tokens and is_next")
+    shape: dict[str, Any] = {"batch_size": 32, "max_len": MAX_LEN}
+    generator = lm_generator(text_encoder, corpus, **shape)
+    validation = lm_generator(text_encoder, folder / "held_out.txt", seed=1, cache_dir=folder, **shape)
+    in_pretraining = TaskWeightScheduler(active_in_pretrain=True, active_in_finetune=False)
+    in_finetuning = TaskWeightScheduler(active_in_pretrain=False, active_in_finetune=True)
+    lm = TaskMetadata("lm", True, text_encoder.vocab_size, 0.0, in_pretraining)
+    is_next = TaskMetadata("is_next", False, 2, 0.0, in_pretraining)
+
+    def new_encoder() -> Any:
+        return create_transformer(
+            text_encoder.vocab_size, size="tiny", max_len=MAX_LEN, seed=1,
+            embedding_dropout=0.0, attention_dropout=0.0, residual_dropout=0.0,
+        )  # fmt: skip
+
+    model = train_model(
+        new_encoder(), [lm, is_next], generator, pretrain_steps=options.steps // 4, pretrain_epochs=4,
+        pretrain_optimizer=create_optimizer(options.steps, 2e-3), verbose=2,
+    )  # fmt: skip
+    measured = evaluate_model(model, validation, is_pretrain=True)
+    print(f"held-out LM loss {measured['lm_loss']:.2f} nats; a unigram model: {unigram_loss(corpus, validation):.2f}")
+    print(f"held-out is_next accuracy {measured['is_next_accuracy']:.1%}; chance: 50 %")
+    for sentence in mask_examples(text_encoder, held_out):
+        print(fill_mask(model, text_encoder, sentence))
+    model.save_weights(folder / "pretrained")
+
+    say("3. Fine-tuning two tasks in one run: `package` of a sentence, `mark` after each word")
+    packages = [name for name, _ in Counter(package for package, _, _ in train if package).most_common(NUM_PACKAGES)]
+    tasks = [
+        TaskMetadata("package", False, len(packages), 0.1, in_finetuning),
+        TaskMetadata("mark", True, 4, 0.1, in_finetuning),
+    ]
+    examples = labelled(text_encoder, train, packages)[:2000]
+    tests = labelled(text_encoder, held_out, packages)
+    batches = labelled_generator(examples, pad_id=text_encoder.pad_id, length_multiple=MAX_LEN, seed=0)
+    test_batches = labelled_generator(
+        tests, pad_id=text_encoder.pad_id, length_multiple=MAX_LEN, shuffle=False, wrap=False
+    )
+    scores = {}
+    for start_from in ("pretrained weights", "scratch"):
+        encoder = load_model(folder / "pretrained").encoder if start_from == "pretrained weights" else new_encoder()
+        tuned = train_model(
+            encoder, tasks, finetune_generator=batches, finetune_epochs=4,
+            finetune_optimizer=lambda steps: create_optimizer(steps, 5e-4), verbose=0,
+        )  # fmt: skip
+        scores[start_from] = evaluate_model(tuned, test_batches)
+        if start_from == "pretrained weights":
+            tuned.save_weights(folder / "finetuned")
+    print(f"{len(examples):,} labelled examples, {len(tests):,} held out; the same steps and learning rate for both")
+    print(f"{'accuracy':<20}{'package':>10}{'mark':>10}")
+    for name, score in [*scores.items(), ("most frequent class", most_frequent(examples, tests))]:
+        print(f"{name:<20}{score['package_accuracy']:>10.1%}{score['mark_accuracy']:>10.1%}")
+
+    say("4. Loaded in a fresh model, and in use")
+    reloaded = load_model(folder / "finetuned")
+    use(reloaded, TextEncoder.load(folder / "text_encoder"), packages)
+    print(f"\nDone in {time.perf_counter() - start:.0f} s. The files are in {folder.resolve()}:")
+    for path in sorted(folder.glob("*")):
+        print(f"  {path.name}")
+
+
+def say(title: str) -> None:
+    print(f"\n{title}\n{'-' * len(title)}", flush=True)
+
+
+def read_docstrings() -> Iterator[Docstring]:
+    """Give the topics of the language reference, and every docstring of the standard library, cut into sentences."""
+    from pydoc_data.topics import topics
+
+    for name, text in sorted(topics.items()):
+        for paragraph in english_paragraphs(text):
+            yield "", f"topic {name}", paragraph
+    library = Path(sysconfig.get_paths()["stdlib"])
+    for path in sorted(library.rglob("*.py")):
+        parts = path.relative_to(library).parts
+        if {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3"} & set(parts):
+            continue
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError, OSError):
+            continue  # test files of Python itself that are wrong on purpose
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                for paragraph in english_paragraphs(ast.get_docstring(node) or ""):
+                    yield (parts[0] if len(parts) > 1 else ""), "/".join(parts), paragraph
+
+
+def english_paragraphs(text: str) -> Iterator[list[str]]:
+    """Give the paragraphs that are prose, each as sentences: not indented, no code, no underlines."""
+    for paragraph in text.split("\n\n"):
+        lines = paragraph.strip("\n").splitlines()
+        if not lines or lines[0].startswith((" ", "\t", ">>>", "*", "=", "-", "+", "|")):
+            continue
+        joined = " ".join(line.strip() for line in lines)
+        letters = sum(character.isalpha() or character == " " for character in joined)
+        if len(joined.split()) >= 6 and letters > 0.85 * len(joined):
+            yield split_sentences(joined)
+
+
+def write_corpus(path: Path, docstrings: Sequence[Docstring]) -> None:
+    """Write one sentence a line, and a blank line between documents."""
+    documents: dict[str, list[str]] = {}
+    for _, document, sentences in docstrings:
+        documents.setdefault(document, []).extend(sentences)
+    path.write_text("\n\n".join("\n".join(sentences) for sentences in documents.values()) + "\n", encoding="utf-8")
+
+
+def unigram_loss(corpus: Corpus, batches: Any) -> float:
+    """Return the loss in nats of a model that knows only how often each id occurs, on the same masked tokens."""
+    counts = np.bincount(corpus.tokens, minlength=corpus.vocab_size) + 1.0
+    nats = -np.log(counts / counts.sum())
+    labels = [batch.token_classification["lm"] for batch in batches]
+    return float(np.concatenate([nats[target[mask]] for target, mask in labels]).mean())
+
+
+def mask_examples(text_encoder: TextEncoder, docstrings: Sequence[Docstring]) -> list[tuple[list[int], int]]:
+    """Choose sentences and in each a whole word that is a single piece."""
+    chosen = []
+    for _, _, sentences in docstrings:
+        ids, word_of = text_encoder.encode_words(sentences[0].split())
+        whole = [place for place in range(2, len(ids)) if word_of.count(word_of[place]) == 1]
+        if 8 <= len(ids) <= 24 and len(whole) > 2:
+            chosen.append((ids, whole[len(whole) // 2]))
+    return chosen[:: max(1, len(chosen) // 4)][:4]
+
+
+def fill_mask(model: Any, text_encoder: TextEncoder, example: tuple[list[int], int]) -> str:
+    """Tell what the model puts in place of a word."""
+    from bert_keras.training import encoder_arrays
+
+    ids, place = example
+    masked = [*ids[:place], text_encoder.msk_id, *ids[place + 1 :]]
+    tokens = [text_encoder.bos_id, *masked, text_encoder.eos_id]
+    row = Sentence(tokens, [0] * len(tokens), [True] * len(tokens), {}, {})
+    batch = labelled_generator([row], pad_id=text_encoder.pad_id, batch_size=1, length_multiple=MAX_LEN)[0]
+    logits = np.array(model.predict(encoder_arrays(batch), verbose=0)["lm"][0, place + 1])
+    logits[list(text_encoder.special_ids)] = -np.inf
+    best = [text_encoder.decode([int(i)]).strip() for i in np.argsort(-logits)[:4]]
+    shown = f"{text_encoder.decode(ids[:place])} [{text_encoder.decode([ids[place]]).strip()}] {text_encoder.decode(ids[place + 1 :])}"
+    return f"  {shown}\n    -> {', '.join(best)}"
+
+
+def marked_words(sentences: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Return lower-case words without the marks behind them, and the marks' classes."""
+    words, marks = [], []
+    for word in " ".join(sentences).lower().split():
+        bare = word.rstrip("".join(MARKS))
+        if bare:
+            words.append(bare)
+            marks.append(MARKS[word[len(bare)]] if bare != word else 0)
+    return words, marks
+
+
+def labelled(text_encoder: TextEncoder, docstrings: Sequence[Docstring], packages: Sequence[str]) -> list[Sentence]:
+    """Make an example of each task from each paragraph, in an order that mixes packages."""
+    examples = []
+    for package, _, sentences in docstrings:
+        if package in packages:
+            label = {"package": packages.index(package)}
+            examples.append(sentence_from_text(text_encoder, " ".join(sentences), sentence_labels=label, max_len=MAX_LEN))
+            words, marks = marked_words(sentences)
+            examples.append(sentence_from_words(text_encoder, words, token_labels={"mark": marks}, max_len=MAX_LEN))
+    order = np.random.default_rng(0).permutation(len(examples))
+    return [examples[number] for number in order]
+
+
+def most_frequent(examples: Sequence[Sentence], tests: Sequence[Sentence]) -> dict[str, float]:
+    """Return the accuracy of always giving the class that is most frequent in training."""
+
+    def classes(sentences: Sequence[Sentence], task: str) -> list[int]:
+        if task == "package":
+            return [s.sentence_classification[task].target for s in sentences if task in s.sentence_classification]
+        labels = [s.token_classification[task] for s in sentences if task in s.token_classification]
+        return [t for target, mask in labels for t, used in zip(target, mask, strict=True) if used]
+
+    scores = {}
+    for task in ("package", "mark"):
+        best = Counter(classes(examples, task)).most_common(1)[0][0]
+        scores[f"{task}_accuracy"] = float(np.mean([target == best for target in classes(tests, task)]))
+    return scores
+
+
+def use(model: Any, text_encoder: TextEncoder, packages: Sequence[str]) -> None:
+    """Classify a sentence and put the marks into a text."""
+    from bert_keras.training import encoder_arrays
+
+    text = "Send the message to the server and wait for its reply, which may take a while. If it fails, an error is raised."
+    words, _ = marked_words([text])
+    ids, word_of = text_encoder.encode_words(words)
+    rows = [sentence_from_text(text_encoder, text, max_len=MAX_LEN), sentence_from_words(text_encoder, words, max_len=MAX_LEN)]
+    generator = labelled_generator(
+        rows, pad_id=text_encoder.pad_id, batch_size=2, length_multiple=MAX_LEN, shuffle=False
+    )
+    logits = model.predict(encoder_arrays(generator[0]), verbose=0)
+    print(f"`{text}`\n  package: {packages[int(logits['package'][0].argmax())]}")
+    marked = list(words)
+    for place, word in reversed(list(enumerate(word_of))):  # the first piece of a word decides
+        marked[word] = words[word] + ["", ",", ".", ":"][int(logits["mark"][1, place + 1].argmax())]
+    print(f"  marks put back: {' '.join(marked)}")
+
+
+if __name__ == "__main__":
+    main()
