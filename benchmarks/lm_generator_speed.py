@@ -2,10 +2,11 @@
 
     python benchmarks/lm_generator_speed.py [--smoke] [--rounds N] [--json FILE]
 
-Ours does everything: sampling pairs, laying out rows, segments, padding, masking, `lm` and `is_next` labels. The peer,
-DataCollatorForLanguageModeling, is given finished rows of the same number of real tokens and only pads and masks them
-(if transformers and torch are installed). Medians of alternating runs; every figure is real (non-padding) tokens per
-second. The ratio is ours over the peer's: above 1, ours is faster.
+Ours does everything: sampling pairs, laying out rows, segments, padding, masking, `lm` and `is_next` labels.
+    The peer,
+DataCollatorForLanguageModeling, is given finished rows of the same number of real tokens and only pads and
+masks them (if transformers and torch are installed). Medians of alternating runs; every figure is real
+(non-padding) tokens per second. The ratio is ours over the peer's: above 1, ours is faster.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ from __future__ import annotations
 import os
 
 # One core, whatever the libraries would like.
-os.environ.update({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"})
+os.environ.update(
+    {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "USE_TF": "0"}
+)
 
 import importlib.util
+import pydoc_data.topics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from common import alternate, environment, parser, report, summary
-from texts import english_text
 
 from bert_keras.data import Corpus, lm_generator
 from bert_keras.data.lm_generator import LMGenerator
@@ -54,14 +57,35 @@ def main() -> None:
             for mode, arguments in MODES.items():
                 result = measure(text_encoder, corpus, shape, mode, arguments, rounds, tokens_per_run)
                 results.append(result)
-                rows.append([result["shape"], mode, *result["tokens_per_second"].values(), result["ratio"] or "-"])
+                rows.append(
+                    [result["shape"], mode, *result["tokens_per_second"].values(), result["ratio"] or "-"]
+                )
     report(
         f"lm_generator on one core, corpus of {corpus.num_tokens:,} tokens, million real tokens a second",
         ["batch", "mode", "bert_keras", "transformers (masking only)", "ratio"],
-        [[*row[:2], *(cell / 1e6 if isinstance(cell, float) and cell > 1e3 else cell for cell in row[2:])] for row in rows],
-        {"question": "lm_generator speed", "results": results, **environment(["numpy", "transformers", "torch"])},
+        [
+            [*row[:2], *(cell / 1e6 if isinstance(cell, float) and cell > 1e3 else cell for cell in row[2:])]
+            for row in rows
+        ],
+        {
+            "question": "lm_generator speed",
+            "results": results,
+            **environment(["numpy", "transformers", "torch"]),
+        },
         options.json,
     )
+
+
+def english_text() -> str:
+    """One sentence (or line) on each line, blank lines between documents; a few hundred kilobytes or more."""
+    if "BERT_KERAS_DATA" in os.environ:
+        return Path(os.environ["BERT_KERAS_DATA"], "gutenberg", "train.txt").read_text(encoding="utf-8")
+    topics = pydoc_data.topics.topics
+    documents = (
+        "\n".join(line.strip() for line in topics[name].split("\n") if line.strip())
+        for name in sorted(topics)
+    )
+    return "\n\n".join(documents)
 
 
 def measure(
@@ -83,7 +107,9 @@ def measure(
     peer_real = 0
     if peer is not None and "whole_word" not in arguments:
         collate, finished = peer
-        peer_real = sum(len(row["input_ids"]) for i in range(peer_count) for row in finished[i % len(finished)])
+        peer_real = sum(
+            len(row["input_ids"]) for i in range(peer_count) for row in finished[i % len(finished)]
+        )
         sides["transformers"] = lambda: [collate(finished[i % len(finished)]) for i in range(peer_count)]
     seconds = alternate(sides, rounds)
     medians = {name: summary(values)["median"] for name, values in seconds.items()}
@@ -97,7 +123,9 @@ def measure(
     }  # fmt: skip
 
 
-def peer_collator(text_encoder: BERTTextEncoder, generator: LMGenerator) -> tuple[Callable[[Any], Any], list[Any]] | None:
+def peer_collator(
+    text_encoder: BERTTextEncoder, generator: LMGenerator
+) -> tuple[Callable[[Any], Any], list[Any]] | None:
     """The collator, and rows for it: those of a few of our batches, before masking."""
     if importlib.util.find_spec("transformers") is None or importlib.util.find_spec("torch") is None:
         return None
@@ -107,7 +135,9 @@ def peer_collator(text_encoder: BERTTextEncoder, generator: LMGenerator) -> tupl
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "vocab.txt")
-        path.write_text("\n".join(map(text_encoder.id_to_token, range(text_encoder.vocab_size))), encoding="utf-8")
+        path.write_text(
+            "\n".join(map(text_encoder.id_to_token, range(text_encoder.vocab_size))), encoding="utf-8"
+        )
         tokenizer = BertTokenizerFast(vocab_file=str(path))
     finished = []
     for index in range(3):

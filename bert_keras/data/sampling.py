@@ -207,15 +207,15 @@ def check_supply(
         )
     if not num_sampled:
         raise ValueError(
-            f"`corpus` ({held}) has no document of two sentences (of enough tokens, if `min_len` is given): "
-            "nothing that follows. Write one sentence on each line and a blank line between documents, or "
-            "prepare it with Corpus.prepare(..., one_document_per_line=True), or pass use_single_sentence=True."
+            f"`corpus` ({held}) has no document of two sentences (of enough tokens, if `min_len` is given). "
+            "Write one sentence on each line and a blank line between documents, or prepare it with "
+            "Corpus.prepare(..., one_document_per_line=True), or pass use_single_sentence=True."
         )
     if mismatch_prob and num_any < 2:
         raise ValueError(
-            f"`mismatch_prob` is {mismatch_prob}, but only one document of the corpus ({held}) can be used, so "
-            "there is no negative pair: its B must come from another document. Separate documents by blank "
-            "lines, or pass use_single_sentence=True, or pass mismatch_prob=0."
+            f"`mismatch_prob` is {mismatch_prob}, but only one document of the corpus ({held}) can be used: "
+            "there is no negative pair, for its B must come from another document. Separate documents by "
+            "blank lines, or pass use_single_sentence=True, or pass mismatch_prob=0."
         )
 
 

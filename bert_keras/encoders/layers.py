@@ -168,7 +168,9 @@ class Embeddings(keras.layers.Layer):
 
 
 class TransformerBlock(keras.layers.Layer):
-    """Self-attention and feed-forward network, each added to its input and normalised after (BERT, GPT).
+    """Self-attention and feed-forward network, each added to its input.
+
+    Normalised after each addition (BERT, GPT), or before attention and network (pre-norm, Xiong et al. 2020).
 
     Args:
         num_heads: attention heads; divides the width.
@@ -176,6 +178,7 @@ class TransformerBlock(keras.layers.Layer):
         d_hid: width of the feed-forward network's inner layer.
         attention_dropout: share of attention probabilities dropped.
         residual_dropout: share of features dropped before each addition.
+        norm_placement: `"post"` or `"pre"`.
         layer_norm_epsilon: added to the variance.
         use_exact_gelu: GELU by the error function (BERT) or by tanh (GPT).
         initializer_range: standard deviation of the truncated normal initialiser.
@@ -189,6 +192,7 @@ class TransformerBlock(keras.layers.Layer):
         d_hid: int,
         attention_dropout: float,
         residual_dropout: float,
+        norm_placement: str,
         layer_norm_epsilon: float,
         use_exact_gelu: bool,
         initializer_range: float,
@@ -198,7 +202,7 @@ class TransformerBlock(keras.layers.Layer):
         super().__init__(**kwargs)
         policy = self.dtype_policy
         self.num_heads, self.embedding_dim, self.d_hid = num_heads, embedding_dim, d_hid
-        self.use_exact_gelu = use_exact_gelu
+        self.use_exact_gelu, self.is_pre_norm = use_exact_gelu, norm_placement == "pre"
 
         def dense(units: int, name: str) -> keras.layers.Dense:
             initializer = keras.initializers.TruncatedNormal(stddev=initializer_range, seed=seeds.next())
@@ -229,14 +233,18 @@ class TransformerBlock(keras.layers.Layer):
 
     def call(self, hidden: Any, visible: Any, positions: Any = None, training: bool = False) -> Any:
         """Return new hidden states: of all positions, or `(n, width)` of n positions, each row times length plus column."""
-        context = self.attention(hidden, visible, training)
+        context = self.attention(self.attention_norm(hidden) if self.is_pre_norm else hidden, visible, training)
         if positions is not None:
             context, hidden = gather_positions(context, positions), gather_positions(hidden, positions)
-        attention = self.attention_output(context)
-        hidden = self.attention_norm(hidden + self.residual_dropout_1(attention, training=training))
+        hidden = hidden + self.residual_dropout_1(self.attention_output(context), training=training)
+        if self.is_pre_norm:
+            return hidden + self.feedforward(self.feedforward_norm(hidden), training)
+        hidden = self.attention_norm(hidden)
+        return self.feedforward_norm(hidden + self.feedforward(hidden, training))
+
+    def feedforward(self, hidden: Any, training: bool) -> Any:
         inner = ops.gelu(self.feedforward_in(hidden), approximate=not self.use_exact_gelu)
-        update = self.residual_dropout_2(self.feedforward_out(inner), training=training)
-        return self.feedforward_norm(hidden + update)
+        return self.residual_dropout_2(self.feedforward_out(inner), training=training)
 
     def attention(self, hidden: Any, visible: Any, training: bool) -> Any:
         batch, length = ops.shape(hidden)[0], ops.shape(hidden)[1]

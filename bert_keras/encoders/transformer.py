@@ -48,6 +48,7 @@ class Transformer(keras.Model):
         attention_dropout: float,
         residual_dropout: float,
         use_one_embedding_dropout: bool,
+        norm_placement: str,
         layer_norm_epsilon: float,
         use_exact_gelu: bool,
         initializer_range: float,
@@ -62,7 +63,7 @@ class Transformer(keras.Model):
             position_embedding=position_embedding, embedding_layer_norm=embedding_layer_norm,
             embedding_dropout=embedding_dropout, attention_dropout=attention_dropout,
             residual_dropout=residual_dropout, use_one_embedding_dropout=use_one_embedding_dropout,
-            layer_norm_epsilon=layer_norm_epsilon, use_exact_gelu=use_exact_gelu,
+            norm_placement=norm_placement, layer_norm_epsilon=layer_norm_epsilon, use_exact_gelu=use_exact_gelu,
             initializer_range=initializer_range, seed=seed, name=name, dtype=policy.name,
         )  # fmt: skip
         seeds = SeedSequence(seed)
@@ -73,15 +74,18 @@ class Transformer(keras.Model):
         )  # fmt: skip
         blocks = [
             TransformerBlock(
-                num_heads, embedding_dim, d_hid, attention_dropout, residual_dropout, layer_norm_epsilon,
+                num_heads, embedding_dim, d_hid, attention_dropout, residual_dropout, norm_placement, layer_norm_epsilon,
                 use_exact_gelu, initializer_range, seeds, dtype=policy, name=f"layer_{index}",
             )
             for index in range(num_layers)
         ]  # fmt: skip
+        final_norm = None
+        if norm_placement == "pre":
+            final_norm = keras.layers.LayerNormalization(epsilon=layer_norm_epsilon, dtype=policy, name="final_norm")
         inputs = encoder_inputs()
-        super().__init__(inputs, _hidden_states(embeddings, blocks, inputs, is_causal), name=name)
+        super().__init__(inputs, _hidden_states(embeddings, blocks, final_norm, inputs, is_causal), name=name)
         self.dtype_policy = policy  # a functional model takes no `dtype`; the heads follow this
-        self.embeddings, self.blocks, self._config = embeddings, blocks, config
+        self.embeddings, self.blocks, self.final_norm, self._config = embeddings, blocks, final_norm, config
         for key, value in config.items():
             if key not in ("name", "dtype"):
                 setattr(self, key, value)
@@ -93,7 +97,9 @@ class Transformer(keras.Model):
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if isinstance(inputs, dict) and inputs.get("attention_mask") is not None:
-            return _hidden_states(self.embeddings, self.blocks, inputs, self.is_causal, bool(training))
+            return _hidden_states(
+                self.embeddings, self.blocks, self.final_norm, inputs, self.is_causal, bool(training)
+            )
         return super().call(inputs, training=training)
 
     def states_at(self, inputs: Mapping[str, Any], positions: Any, training: bool = False) -> Any:
@@ -111,7 +117,8 @@ class Transformer(keras.Model):
         hidden = self.embeddings(inputs["token_ids"], inputs["segment_ids"], inputs["position_ids"], training=training)
         for block in self.blocks[:-1]:
             hidden = block(hidden, visible, training=training)
-        return self.blocks[-1](hidden, visible, positions, training=training)
+        hidden = self.blocks[-1](hidden, visible, positions, training=training)
+        return hidden if self.final_norm is None else self.final_norm(hidden)
 
     def get_config(self) -> dict[str, Any]:
         return dict(self._config)
@@ -124,6 +131,7 @@ class Transformer(keras.Model):
 def _hidden_states(
     embeddings: Embeddings,
     blocks: list[TransformerBlock],
+    final_norm: keras.layers.Layer | None,
     inputs: Mapping[str, Any],
     is_causal: bool,
     training: bool | None = None,
@@ -135,7 +143,7 @@ def _hidden_states(
     hidden = embeddings(inputs["token_ids"], inputs["segment_ids"], inputs["position_ids"], **arguments)
     for block in blocks:
         hidden = block(hidden, visible, **arguments)
-    return hidden
+    return hidden if final_norm is None else final_norm(hidden)
 
 
 class VisiblePairs(keras.layers.Layer):
@@ -166,6 +174,7 @@ def create_transformer(
     attention_dropout: float = 0.1,
     residual_dropout: float = 0.1,
     use_one_embedding_dropout: bool = True,
+    norm_placement: str = "post",
     layer_norm_epsilon: float = 1e-12,
     use_exact_gelu: bool = True,
     initializer_range: float = 0.02,
@@ -192,6 +201,8 @@ def create_transformer(
         attention_dropout: share of attention probabilities dropped in training.
         residual_dropout: share of features dropped before they are added to a block's input.
         use_one_embedding_dropout: drop from the sum of the embeddings once (BERT), or from each of the three (GPT).
+        norm_placement: `"post"`: normalise after each addition (BERT, GPT); `"pre"`: before attention and feed-forward
+            network and once at the end (Xiong et al. 2020), which bears larger learning rates and learns faster from scratch.
         layer_norm_epsilon: added to the variance in layer normalisation: 1e-12 in BERT, 1e-5 in GPT.
         use_exact_gelu: GELU by the error function (BERT), or its tanh approximation (GPT).
         initializer_range: standard deviation of the truncated normal that matrices start from.
@@ -236,10 +247,12 @@ def create_transformer(
     _check_numbers(counts, rates)
     if position_embedding not in ("learned", "sinusoidal"):
         raise ValueError(f"`position_embedding` must be 'learned' or 'sinusoidal'. Received: {position_embedding!r}")
+    if norm_placement not in ("post", "pre"):
+        raise ValueError(f"`norm_placement` must be 'post' or 'pre'. Received: {norm_placement!r}")
     return Transformer(
         **counts, **rates, is_causal=bool(is_causal), position_embedding=position_embedding,
         embedding_layer_norm=embedding_layer_norm, use_one_embedding_dropout=use_one_embedding_dropout,
-        layer_norm_epsilon=layer_norm_epsilon, use_exact_gelu=use_exact_gelu, initializer_range=initializer_range,
+        norm_placement=norm_placement, layer_norm_epsilon=layer_norm_epsilon, use_exact_gelu=use_exact_gelu, initializer_range=initializer_range,
         seed=random.getrandbits(31) if seed is None else seed, name=name, dtype=dtype,
     )  # fmt: skip
 

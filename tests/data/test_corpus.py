@@ -335,6 +335,7 @@ def test_progress_only_if_asked(tmp_path, prepare, capsys, monkeypatch):
     assert "3 tokens" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="measured as Linux does")
 def test_memory_is_bounded(tmp_path):
     """30 MB of text, among it lines of megabytes, in far less memory than a multiple of it."""
     encoder_file = tmp_path / "model"
@@ -347,12 +348,12 @@ def test_memory_is_bounded(tmp_path):
     peaks = {}
     for name in ("small", "large"):
         code = (
-            "import resource, sys\nfrom bert_keras.data import Corpus\n"
+            "import sys\nfrom pathlib import Path\nfrom bert_keras.data import Corpus\n"
             "from bert_keras.text import SentencePieceTextEncoder\n"
             "Corpus.prepare(SentencePieceTextEncoder(sys.argv[1]), sys.argv[2], cache_dir=sys.argv[3])\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+            "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
         )
         arguments = [str(encoder_file), str(tmp_path / name), str(tmp_path / "cache")]
         done = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True)
         peaks[name] = int(done.stdout) / 1024
-    assert peaks["large"] - peaks["small"] < 300
+    assert peaks["large"] - peaks["small"] < 200, peaks

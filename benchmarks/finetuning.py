@@ -1,0 +1,154 @@
+"""Does pretraining help? Part-of-speech tagging and sentiment, fine-tuned together in one run, from saved weights and from scratch.
+
+    python benchmarks/pretraining.py --save weights/gutenberg/pretrained        # first
+    BERT_KERAS_DATA=... python benchmarks/finetuning.py [--examples 1000] [--seeds 3] [--json FILE]
+
+Both starts get the same encoder shape, examples, steps, seeds and learning rates. The learning rate of each start is the one that does
+best on a tuning split of the training data, by the mean of both tasks' accuracies over seeds; the figures are accuracies on the
+development data at that rate, mean and standard deviation over seeds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from common import environment, parser, report
+
+from bert_keras import (
+    Sentence,
+    TaskMetadata,
+    TaskWeightScheduler,
+    TextEncoder,
+    create_optimizer,
+    create_transformer,
+    evaluate_model,
+    labelled_generator,
+    load_model,
+    sentence_from_text,
+    sentence_from_words,
+    train_model,
+)
+
+TASKS = ("sentiment", "pos")
+MAX_LEN = 64
+
+
+def read_sst2(path: Path, text_encoder: TextEncoder) -> list[Sentence]:
+    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return [
+        sentence_from_text(text_encoder, text, sentence_labels={"sentiment": int(label)}, max_len=MAX_LEN)
+        for text, label in rows
+    ]
+
+
+def tagged_sentences(path: Path) -> Iterator[tuple[list[str], list[str]]]:
+    for block in path.read_text(encoding="utf-8").split("\n\n"):
+        rows = [line.split("\t") for line in block.split("\n") if line]
+        if rows:
+            words, tags = zip(*rows, strict=True)
+            yield list(words), list(tags)
+
+
+def read_pos(path: Path, text_encoder: TextEncoder, tags: list[str]) -> list[Sentence]:
+    return [
+        sentence_from_words(text_encoder, words, token_labels={"pos": [tags.index(t) for t in labels]}, max_len=MAX_LEN)
+        for words, labels in tagged_sentences(path)
+    ]
+
+
+def main() -> None:
+    command = parser(__doc__)
+    command.add_argument("--weights", default="weights/gutenberg/pretrained")
+    command.add_argument("--text-encoder", default="weights/gutenberg/text_encoder")
+    command.add_argument("--examples", type=int, default=1000, help="labelled examples of each task")
+    command.add_argument("--tuning", type=int, default=500, help="examples of each task in the tuning split")
+    command.add_argument("--epochs", type=int, default=4)
+    command.add_argument("--batch-size", type=int, default=32)
+    command.add_argument("--seeds", type=int, default=3)
+    command.add_argument("--learning-rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3])
+    command.add_argument("--dropout", type=float, default=0.1)
+    options = command.parse_args()
+    if options.smoke and not Path(f"{options.weights}.weights.h5").exists():
+        print("No saved weights: run benchmarks/pretraining.py --save first. Left out.")
+        return
+    if options.smoke:
+        options.examples, options.tuning, options.epochs, options.seeds, options.learning_rates = 16, 16, 1, 1, [3e-4]
+    data = Path(os.environ["BERT_KERAS_DATA"])
+    text_encoder = TextEncoder.load(options.text_encoder)
+    tags = sorted({tag for _, labels in tagged_sentences(data / "ud-ewt/train.tsv") for tag in labels})
+    sources = {
+        "sentiment": [read_sst2(data / f"sst2/{split}.tsv", text_encoder) for split in ("train", "dev")],
+        "pos": [read_pos(data / f"ud-ewt/{split}.tsv", text_encoder, tags) for split in ("train", "dev")],
+    }
+    shuffle = np.random.default_rng(0)
+    order = {name: shuffle.permutation(len(train)) for name, (train, _) in sources.items()}
+    start, stop = options.tuning, options.tuning + options.examples
+    tuning = [sources[name][0][i] for name in TASKS for i in order[name][:start]]
+    train = [sources[name][0][i] for name in TASKS for i in order[name][start:stop]]
+    dev = [sentence for name in TASKS for sentence in sources[name][1]][:: 50 if options.smoke else 1]
+    schedule = TaskWeightScheduler(active_in_pretrain=False, active_in_finetune=True)
+    tasks = [
+        TaskMetadata("sentiment", False, 2, options.dropout, schedule),
+        TaskMetadata("pos", True, len(tags), options.dropout, schedule),
+    ]
+    config = load_model(options.weights).encoder.get_config()
+
+    def batches(sentences: list[Sentence], seed: int, is_training: bool) -> Any:
+        return labelled_generator(
+            sentences, pad_id=text_encoder.pad_id, batch_size=options.batch_size, seed=seed, shuffle=is_training,
+            wrap=is_training,
+        )  # fmt: skip
+
+    def run(start_from: str, learning_rate: float, seed: int) -> dict[str, dict[str, float]]:
+        if start_from == "pretrained":
+            encoder = load_model(options.weights).encoder
+        else:
+            sizes = {name: value for name, value in config.items() if name != "seed"}
+            encoder = create_transformer(**sizes, seed=seed)
+        model = train_model(
+            encoder, tasks, finetune_generator=batches(train, seed, True), finetune_epochs=options.epochs,
+            finetune_optimizer=lambda steps: create_optimizer(steps, learning_rate), seed=seed, verbose=0,
+        )  # fmt: skip
+        scores = {}
+        for split, sentences in (("tuning", tuning), ("dev", dev)):
+            measured = evaluate_model(model, batches(sentences, 0, False))
+            scores[split] = {name: measured[f"{name}_accuracy"] for name in TASKS}
+        print(f"{start_from:<11} {learning_rate:g} seed {seed}: {scores}", flush=True)
+        keras.backend.clear_session()
+        return scores
+
+    starts = ("pretrained", "scratch")
+    results = {
+        (s, rate): [run(s, rate, seed) for seed in range(options.seeds)]
+        for rate, s in itertools.product(options.learning_rates, starts)
+    }
+    rows, best = [], {}
+    for name in starts:
+        def tuning_score(rate: float, name: str = name) -> float:
+            return statistics.mean(sum(scores["tuning"].values()) for scores in results[name, rate])
+
+        best[name] = max(options.learning_rates, key=tuning_score)
+        row: list[Any] = [name, f"{best[name]:g}"]
+        for task in TASKS:
+            values = [scores["dev"][task] for scores in results[name, best[name]]]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            row.append(f"{statistics.mean(values):.4f} +- {spread:.4f}")
+        rows.append(row)
+    result = {
+        "question": "finetuning", "options": vars(options), "best_learning_rates": best,
+        "runs": [{"start": s, "learning_rate": rate, "scores": scores} for (s, rate), scores in results.items()],
+        **environment(["keras", "tensorflow", "jax", "torch"]),
+    }  # fmt: skip
+    title = f"{options.examples} labelled examples of each task, {options.epochs} epochs, {options.seeds} seeds"
+    report(title, ["start", "learning rate", "sst2 dev", "ud-ewt dev"], rows, result, options.json)
+
+
+if __name__ == "__main__":
+    main()
