@@ -15,7 +15,9 @@ from typing import Any
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser that knows `--smoke` (seconds, proves only that it runs) and `--json FILE`."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("--smoke", action="store_true", help="smallest sizes, one round: proves that it runs")
     made.add_argument("--json", metavar="FILE", help="also write the result there")
     return made
@@ -49,9 +51,14 @@ def environment(packages: Sequence[str]) -> dict[str, Any]:
     return {"python": platform.python_version(), "machine": platform.machine(), "versions": versions}
 
 
-def report(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], result: Any, json_file: str | None) -> None:
+def report(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], result: Any, json_file: str | None
+) -> None:
     """Print a table; write the result as JSON if a file was named."""
-    cells = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in [list(columns), *rows]]
+    cells = [
+        [f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row]
+        for row in [list(columns), *rows]
+    ]
     widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
     print(f"\n{title}")
     for number, row in enumerate(cells):

@@ -3,10 +3,9 @@
     python benchmarks/corpus_speed.py [--smoke] [--rounds N] [--megabytes 1000] [--folder DIR] [--json FILE]
 
 Speed: `Corpus.prepare` reads, tokenises, and writes to the disk; the peer is given lines that are in memory
-    already, in
-batches, and returns their ids. Medians of alternating runs; the ratio is the peer's time over ours: above 0.8
-is the aim. Memory: one process of its own prepares a text of so many megabytes; its peak minus that after
-imports and loading.
+already, in batches, and returns their ids. Medians of alternating runs; the ratio is the peer's time over
+ours: 0.8 or more is the aim. Memory: one process of its own prepares a text of so many megabytes; its peak
+minus that after imports and loading.
 """
 
 from __future__ import annotations

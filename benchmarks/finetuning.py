@@ -1,11 +1,13 @@
-"""Does pretraining help? Part-of-speech tagging and sentiment, fine-tuned together in one run, from saved weights and from scratch.
+"""Does pretraining help? Part-of-speech tagging and sentiment, fine-tuned together in one run, from saved
+weights and from scratch.
 
     python benchmarks/pretraining.py --save weights/gutenberg/pretrained        # first
     BERT_KERAS_DATA=... python benchmarks/finetuning.py [--examples 1000] [--seeds 3] [--json FILE]
 
-Both starts get the same encoder shape, examples, steps, seeds and learning rates. The learning rate of each start is the one that does
-best on a tuning split of the training data, by the mean of both tasks' accuracies over seeds; the figures are accuracies on the
-development data at that rate, mean and standard deviation over seeds.
+Both starts get the same encoder shape, examples, steps, seeds and learning rates. The learning rate of each
+start is the one that does best on a tuning split of the training data, by the mean of both tasks' accuracies
+over seeds; the figures are accuracies on the development data at that rate, mean and standard deviation over
+seeds.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ def tagged_sentences(path: Path) -> Iterator[tuple[list[str], list[str]]]:
 
 def read_pos(path: Path, text_encoder: TextEncoder, tags: list[str]) -> list[Sentence]:
     return [
-        sentence_from_words(text_encoder, words, token_labels={"pos": [tags.index(t) for t in labels]}, max_len=MAX_LEN)
+        sentence_from_words(
+            text_encoder, words, token_labels={"pos": [tags.index(t) for t in labels]}, max_len=MAX_LEN
+        )
         for words, labels in tagged_sentences(path)
     ]
 
@@ -79,7 +83,13 @@ def main() -> None:
         print("No saved weights: run benchmarks/pretraining.py --save first. Left out.")
         return
     if options.smoke:
-        options.examples, options.tuning, options.epochs, options.seeds, options.learning_rates = 16, 16, 1, 1, [3e-4]
+        options.examples, options.tuning, options.epochs, options.seeds, options.learning_rates = (
+            16,
+            16,
+            1,
+            1,
+            [3e-4],
+        )
     data = Path(os.environ["BERT_KERAS_DATA"])
     text_encoder = TextEncoder.load(options.text_encoder)
     tags = sorted({tag for _, labels in tagged_sentences(data / "ud-ewt/train.tsv") for tag in labels})
@@ -102,9 +112,13 @@ def main() -> None:
 
     def batches(sentences: list[Sentence], seed: int, is_training: bool) -> Any:
         return labelled_generator(
-            sentences, pad_id=text_encoder.pad_id, batch_size=options.batch_size, seed=seed, shuffle=is_training,
+            sentences,
+            pad_id=text_encoder.pad_id,
+            batch_size=options.batch_size,
+            seed=seed,
+            shuffle=is_training,
             wrap=is_training,
-        )  # fmt: skip
+        )
 
     def run(start_from: str, learning_rate: float, seed: int) -> dict[str, dict[str, float]]:
         if start_from == "pretrained":
@@ -113,9 +127,14 @@ def main() -> None:
             sizes = {name: value for name, value in config.items() if name != "seed"}
             encoder = create_transformer(**sizes, seed=seed)
         model = train_model(
-            encoder, tasks, finetune_generator=batches(train, seed, True), finetune_epochs=options.epochs,
-            finetune_optimizer=lambda steps: create_optimizer(steps, learning_rate), seed=seed, verbose=0,
-        )  # fmt: skip
+            encoder,
+            tasks,
+            finetune_generator=batches(train, seed, True),
+            finetune_epochs=options.epochs,
+            finetune_optimizer=lambda steps: create_optimizer(steps, learning_rate),
+            seed=seed,
+            verbose=0,
+        )
         scores = {}
         for split, sentences in (("tuning", tuning), ("dev", dev)):
             measured = evaluate_model(model, batches(sentences, 0, False))
@@ -131,6 +150,7 @@ def main() -> None:
     }
     rows, best = [], {}
     for name in starts:
+
         def tuning_score(rate: float, name: str = name) -> float:
             return statistics.mean(sum(scores["tuning"].values()) for scores in results[name, rate])
 
@@ -142,11 +162,17 @@ def main() -> None:
             row.append(f"{statistics.mean(values):.4f} +- {spread:.4f}")
         rows.append(row)
     result = {
-        "question": "finetuning", "options": vars(options), "best_learning_rates": best,
-        "runs": [{"start": s, "learning_rate": rate, "scores": scores} for (s, rate), scores in results.items()],
+        "question": "finetuning",
+        "options": vars(options),
+        "best_learning_rates": best,
+        "runs": [
+            {"start": s, "learning_rate": rate, "scores": scores} for (s, rate), scores in results.items()
+        ],
         **environment(["keras", "tensorflow", "jax", "torch"]),
-    }  # fmt: skip
-    title = f"{options.examples} labelled examples of each task, {options.epochs} epochs, {options.seeds} seeds"
+    }
+    title = (
+        f"{options.examples} labelled examples of each task, {options.epochs} epochs, {options.seeds} seeds"
+    )
     report(title, ["start", "learning rate", "sst2 dev", "ud-ewt dev"], rows, result, options.json)
 
 

@@ -3,10 +3,9 @@
     python benchmarks/lm_generator_speed.py [--smoke] [--rounds N] [--json FILE]
 
 Ours does everything: sampling pairs, laying out rows, segments, padding, masking, `lm` and `is_next` labels.
-    The peer,
-DataCollatorForLanguageModeling, is given finished rows of the same number of real tokens and only pads and
-masks them (if transformers and torch are installed). Medians of alternating runs; every figure is real
-(non-padding) tokens per second. The ratio is ours over the peer's: above 1, ours is faster.
+The peer, DataCollatorForLanguageModeling, is given finished rows of the same number of real tokens and only
+pads and masks them (if transformers and torch are installed). Medians of alternating runs; every figure is
+real (non-padding) tokens per second. The ratio is ours over the peer's: above 1, ours is faster.
 """
 
 from __future__ import annotations

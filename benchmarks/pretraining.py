@@ -1,10 +1,12 @@
 """Masked language modelling from scratch: held-out loss against steps and seconds, beside the unigram model.
 
-    BERT_KERAS_DATA=... python benchmarks/pretraining.py [--side KerasHub] [--steps 400] [--save NAME] [--json FILE]
+    BERT_KERAS_DATA=... python benchmarks/pretraining.py [--side KerasHub] [--steps 400] [--save NAME] [--json
+    FILE]
 
-8,000 SentencePiece pieces, 4 layers, width 256, length 128, batch 32, pairs with is_next; the loss is measured on masked rows of
-`valid.txt` that no run trains on. `--side KerasHub` trains KerasHub's BertMaskedLM on the very same masked rows (without
-is_next, which it does not have). Seconds are those of training alone, compilation left out by a first step before the clock.
+8,000 SentencePiece pieces, 4 layers, width 256, length 128, batch 32, pairs with is_next; the loss is
+measured on masked rows of `valid.txt` that no run trains on. `--side KerasHub` trains KerasHub's BertMaskedLM
+on the very same masked rows (without is_next, which it does not have). Seconds are those of training alone,
+compilation left out by a first step before the clock.
 """
 
 from __future__ import annotations
@@ -65,19 +67,38 @@ def ours(options: Any, vocab_size: int, train: Any, held_out: Any) -> tuple[list
     lm = TaskMetadata("lm", True, vocab_size, 0.0, schedule)
     is_next = TaskMetadata("is_next", False, 2, options.dropout, schedule)
     encoder = create_transformer(
-        vocab_size, options.width, options.max_len, options.layers, seed=options.seed, dtype=options.dtype,
-        embedding_dropout=options.dropout, attention_dropout=options.dropout, residual_dropout=options.dropout,
-    )  # fmt: skip
+        vocab_size,
+        options.width,
+        options.max_len,
+        options.layers,
+        seed=options.seed,
+        dtype=options.dtype,
+        embedding_dropout=options.dropout,
+        attention_dropout=options.dropout,
+        residual_dropout=options.dropout,
+    )
     optimizer = create_optimizer(
-        options.steps, options.learning_rate, warmup=options.warmup, decay=options.decay, beta_2=options.beta_2,
+        options.steps,
+        options.learning_rate,
+        warmup=options.warmup,
+        decay=options.decay,
+        beta_2=options.beta_2,
         weight_decay=options.weight_decay,
-    )  # fmt: skip
+    )
     clock = Clock()
     model = train_model(
-        encoder, [lm, is_next], train, pretrain_steps=options.steps // options.points, pretrain_epochs=options.points,
-        pretrain_optimizer=optimizer, pretrain_callbacks=[clock], validation_pretrain_generator=held_out,
-        seed=options.seed, verbose=2, jit_compile=options.jit,
-    )  # fmt: skip
+        encoder,
+        [lm, is_next],
+        train,
+        pretrain_steps=options.steps // options.points,
+        pretrain_epochs=options.points,
+        pretrain_optimizer=optimizer,
+        pretrain_callbacks=[clock],
+        validation_pretrain_generator=held_out,
+        seed=options.seed,
+        verbose=2,
+        jit_compile=options.jit,
+    )
     if options.save:
         model.save_weights(options.save)
     final = evaluate_model(model, held_out, is_pretrain=True)
@@ -91,11 +112,18 @@ def kerashub(options: Any, vocab_size: int, train: Any, held_out: Any) -> tuple[
     keras.utils.set_random_seed(options.seed)
     keras.config.set_dtype_policy(options.dtype)
     backbone = keras_hub.models.BertBackbone(
-        vocab_size, options.layers, max(1, options.width // 64), options.width, 4 * options.width,
-        dropout=options.dropout, max_sequence_length=options.max_len,
-    )  # fmt: skip
+        vocab_size,
+        options.layers,
+        max(1, options.width // 64),
+        options.width,
+        4 * options.width,
+        dropout=options.dropout,
+        max_sequence_length=options.max_len,
+    )
     model = keras_hub.models.BertMaskedLM(backbone, preprocessor=None)
-    schedule = create_optimizer(options.steps, options.learning_rate, warmup=options.warmup, decay=options.decay)
+    schedule = create_optimizer(
+        options.steps, options.learning_rate, warmup=options.warmup, decay=options.decay
+    )
     model.compile(
         keras.optimizers.AdamW(schedule._learning_rate, weight_decay=options.weight_decay),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum_over_batch_size"),
@@ -118,9 +146,11 @@ def keras_hub_arrays(batch: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.
     target, mask = batch.token_classification["lm"]
     places = np.argsort(~mask, axis=1, kind="stable")[:, :PREDICTIONS]
     x = {
-        "token_ids": batch.tokens, "segment_ids": batch.segments, "padding_mask": batch.padding_mask.astype("int32"),
+        "token_ids": batch.tokens,
+        "segment_ids": batch.segments,
+        "padding_mask": batch.padding_mask.astype("int32"),
         "mask_positions": places.astype("int32"),
-    }  # fmt: skip
+    }
     weights = np.take_along_axis(mask, places, axis=1).astype("float32")
     return x, np.take_along_axis(target, places, axis=1), weights
 
@@ -157,7 +187,9 @@ def main() -> None:
     command.add_argument("--weight-decay", type=float, default=0.01)
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--save", metavar="NAME", help="save the trained weights there (bert_keras only)")
-    command.add_argument("--work", default="weights/gutenberg", help="where text encoder and corpora are kept")
+    command.add_argument(
+        "--work", default="weights/gutenberg", help="where text encoder and corpora are kept"
+    )
     options = command.parse_args()
     options.jit = {"true": True, "false": False}.get(options.jit, options.jit)
     if options.smoke:
@@ -172,7 +204,9 @@ def main() -> None:
     shape = {"batch_size": options.batch_size, "max_len": options.max_len}
     corpus = Corpus.prepare(text_encoder, text / "train.txt", cache_dir=work)
     train = lm_generator(text_encoder, corpus, seed=options.seed, **shape)
-    held_out = lm_generator(text_encoder, text / "valid.txt", seed=1234, cache_dir=work, short_prob=0.0, **shape)
+    held_out = lm_generator(
+        text_encoder, text / "valid.txt", seed=1234, cache_dir=work, short_prob=0.0, **shape
+    )
     held_out = [held_out[i] for i in range(2 if options.smoke else 704 // options.batch_size)]
     run = ours if options.side == "bert_keras" else kerashub
     losses, seconds = run(options, text_encoder.vocab_size, train, held_out)
@@ -181,13 +215,22 @@ def main() -> None:
     per_point = options.steps // options.points
     rows = [[per_point * (k + 1), loss, steady * per_point * (k + 1)] for k, loss in enumerate(losses)]
     result = {
-        "question": "pretraining", "options": vars(options), "unigram_loss": baseline, "losses": losses,
-        "step_seconds": steady, "backend": keras.backend.backend(), **environment(["keras", "keras-hub", "tensorflow"]),
-    }  # fmt: skip
+        "question": "pretraining",
+        "options": vars(options),
+        "unigram_loss": baseline,
+        "losses": losses,
+        "step_seconds": steady,
+        "backend": keras.backend.backend(),
+        **environment(["keras", "keras-hub", "tensorflow"]),
+    }
     report(
         f"{options.side}, {keras.backend.backend()}, {options.dtype}: unigram loss {baseline:.3f} nats, "
-        f"median step {steady:.3f} s", ["step", "held-out loss", "seconds"], rows, result, options.json,
-    )  # fmt: skip
+        f"median step {steady:.3f} s",
+        ["step", "held-out loss", "seconds"],
+        rows,
+        result,
+        options.json,
+    )
 
 
 if __name__ == "__main__":

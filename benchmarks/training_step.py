@@ -1,10 +1,11 @@
-"""One masked-language-modelling step at equal shape: bert_keras beside KerasHub's BertMaskedLM, on one backend.
+"""One masked-language-modelling step at equal shape: bert_keras beside KerasHub's BertMaskedLM, on one
+backend.
 
     KERAS_BACKEND=jax python benchmarks/training_step.py [--smoke] [--dtype mixed_bfloat16] [--json FILE]
 
-Both sides: 4 layers, width 256, 4 heads, vocabulary 8,000, batch 32 x 128, 20 predictions a row, dropout 0.1, Keras' AdamW
-without clipping, accuracy as metric, `train_on_batch`; medians of alternating runs. The ratio is KerasHub's time over
-ours: above 1, ours is faster.
+Both sides: 4 layers, width 256, 4 heads, vocabulary 8,000, batch 32 x 128, 20 predictions a row, dropout 0.1,
+Keras' AdamW without clipping, accuracy as metric, `train_on_batch`; medians of alternating runs. The ratio is
+KerasHub's time over ours: above 1, ours is faster.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from bert_keras.data import SentenceBatch, TaskDataBatch
 from bert_keras.training import MultiTaskModel, training_arrays
 
 
-def random_batch(vocab_size: int, rows: int, length: int, predictions: int) -> tuple[SentenceBatch, np.ndarray]:
+def random_batch(
+    vocab_size: int, rows: int, length: int, predictions: int
+) -> tuple[SentenceBatch, np.ndarray]:
     rng = np.random.default_rng(0)
     tokens = rng.integers(6, vocab_size, (rows, length)).astype("int32")
     places = np.sort(np.argsort(rng.random((rows, length)), axis=1)[:, :predictions], axis=1).astype("int32")
@@ -27,7 +30,9 @@ def random_batch(vocab_size: int, rows: int, length: int, predictions: int) -> t
     np.put_along_axis(mask, places, True, axis=1)
     segments = (np.arange(length) >= length // 2).astype("int32")[None].repeat(rows, 0)
     labels = {"lm": TaskDataBatch(tokens, mask)}
-    return SentenceBatch(np.where(mask, 5, tokens), segments, np.ones((rows, length), bool), labels, {}), places
+    return SentenceBatch(
+        np.where(mask, 5, tokens), segments, np.ones((rows, length), bool), labels, {}
+    ), places
 
 
 def main() -> None:
@@ -48,9 +53,14 @@ def main() -> None:
     x, y = training_arrays(batch, [lm], [1.0])
 
     backbone = keras_hub.models.BertBackbone(
-        vocabulary_size=options.vocab_size, num_layers=layers, num_heads=max(1, width // 64), hidden_dim=width,
-        intermediate_dim=4 * width, dropout=0.1, max_sequence_length=length,
-    )  # fmt: skip
+        vocabulary_size=options.vocab_size,
+        num_layers=layers,
+        num_heads=max(1, width // 64),
+        hidden_dim=width,
+        intermediate_dim=4 * width,
+        dropout=0.1,
+        max_sequence_length=length,
+    )
     peer = keras_hub.models.BertMaskedLM(backbone, preprocessor=None)
     peer.compile(
         keras.optimizers.AdamW(1e-4),
@@ -58,9 +68,11 @@ def main() -> None:
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy()],
     )
     peer_x = {
-        "token_ids": batch.tokens, "segment_ids": batch.segments, "padding_mask": batch.padding_mask.astype("int32"),
+        "token_ids": batch.tokens,
+        "segment_ids": batch.segments,
+        "padding_mask": batch.padding_mask.astype("int32"),
         "mask_positions": places,
-    }  # fmt: skip
+    }
     peer_y = np.take_along_axis(batch.token_classification["lm"].target, places, axis=1)
     weights = np.ones(peer_y.shape, "float32")
     seconds = alternate(
@@ -74,17 +86,24 @@ def main() -> None:
     sides = {name: summary(values) for name, values in seconds.items()}
     ratio = sides["KerasHub"]["median"] / sides["bert_keras"]["median"]
     result = {
-        "question": "training step", "backend": keras.backend.backend(), "dtype": options.dtype, "seconds": sides,
-        "ratio": ratio, **environment(["keras", "keras-hub", "tensorflow", "jax", "torch"]),
-    }  # fmt: skip
+        "question": "training step",
+        "backend": keras.backend.backend(),
+        "dtype": options.dtype,
+        "seconds": sides,
+        "ratio": ratio,
+        **environment(["keras", "keras-hub", "tensorflow", "jax", "torch"]),
+    }
     table = [
         [name, side["min"] * 1e3, side["median"] * 1e3, side["max"] * 1e3, rows * length / side["median"]]
         for name, side in sides.items()
     ]
     report(
         f"Training step, {keras.backend.backend()}, {options.dtype}: KerasHub / bert_keras = {ratio:.2f}",
-        ["side", "min ms", "median ms", "max ms", "tokens/s"], table, result, options.json,
-    )  # fmt: skip
+        ["side", "min ms", "median ms", "max ms", "tokens/s"],
+        table,
+        result,
+        options.json,
+    )
 
 
 if __name__ == "__main__":

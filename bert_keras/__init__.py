@@ -1,6 +1,7 @@
 """bert_keras: pretrain and fine-tune text encoders on many tasks at once, on every backend of Keras 3.
 
-The names below are loaded when they are first used, so that `bert_keras.text` and `bert_keras.data` come without Keras.
+The names below are loaded when they are first used, so that `bert_keras.text` and `bert_keras.data` come
+without Keras.
 """
 
 from importlib import import_module
@@ -39,14 +40,27 @@ _HOMES = {
     "bert_keras.tasks": ("TaskMetadata", "TaskWeightScheduler"),
     "bert_keras.text": ("BERTTextEncoder", "OpenAITextEncoder", "SentencePieceTextEncoder", "TextEncoder"),
     "bert_keras.data": (
-        "Corpus", "Sentence", "SentenceBatch", "SentenceTaskData", "TaskDataBatch", "TokenTaskData",
-        "labelled_generator", "lm_generator", "sentence_from_text", "sentence_from_words",
+        "Corpus",
+        "Sentence",
+        "SentenceBatch",
+        "SentenceTaskData",
+        "TaskDataBatch",
+        "TokenTaskData",
+        "labelled_generator",
+        "lm_generator",
+        "sentence_from_text",
+        "sentence_from_words",
     ),
     "bert_keras.encoders": ("TRANSFORMER_SIZES", "create_transformer", "encoder_inputs"),
     "bert_keras.training": (
-        "MultiTaskModel", "create_optimizer", "encoder_arrays", "evaluate_model", "load_model", "train_model",
+        "MultiTaskModel",
+        "create_optimizer",
+        "encoder_arrays",
+        "evaluate_model",
+        "load_model",
+        "train_model",
     ),
-}  # fmt: skip
+}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *_HOME_OF]  # noqa: PLE0604

@@ -1,7 +1,8 @@
 """The quick start: `python -m bert_keras [directory]`.
 
-In under three minutes on two cores and without a download: from raw text (the language reference and the docstrings that come with
-every Python) to a text encoder, a pretrained encoder, two tasks fine-tuned together, and saved weights in use.
+In under three minutes on two cores and without a download: from raw text (the language reference and the
+docstrings that come with every Python) to a text encoder, a pretrained encoder, two tasks fine-tuned
+together, and saved weights in use.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np  # noqa: E402
 
-from bert_keras.data import Corpus, Sentence, labelled_generator, lm_generator, sentence_from_text, sentence_from_words  # noqa: E402
+from bert_keras.data import (
+    Corpus,
+    Sentence,
+    labelled_generator,
+    lm_generator,
+    sentence_from_text,
+    sentence_from_words,
+)  # noqa: E402
 from bert_keras.data.splitting import split_sentences  # noqa: E402
 from bert_keras.tasks import TaskMetadata, TaskWeightScheduler  # noqa: E402
 from bert_keras.text import SentencePieceTextEncoder, TextEncoder  # noqa: E402
@@ -34,7 +42,9 @@ Docstring = tuple[str, str, list[str]]  # package, document, sentences
 
 def main() -> None:
     command = argparse.ArgumentParser(prog="python -m bert_keras", description=__doc__)
-    command.add_argument("directory", nargs="?", default="bert_keras_quickstart", type=Path, help="where files are kept")
+    command.add_argument(
+        "directory", nargs="?", default="bert_keras_quickstart", type=Path, help="where files are kept"
+    )
     command.add_argument("--steps", type=int, default=1200, help="pretraining steps")
     options = command.parse_args()
     start = time.perf_counter()
@@ -50,8 +60,13 @@ def main() -> None:
     text_encoder = SentencePieceTextEncoder.train(folder / "train.txt", vocab_size=4000)
     text_encoder.save(folder / "text_encoder")
     corpus = Corpus.prepare(text_encoder, folder / "train.txt", cache_dir=folder)
-    print(f"{corpus.num_documents:,} documents, {corpus.num_sentences:,} sentences, {corpus.num_tokens:,} tokens")
-    print(f"a sentence in pieces: {[text_encoder.id_to_token(i) for i in text_encoder.encode(train[7][2][0])]}")
+    print(
+        f"{corpus.num_documents:,} documents, {corpus.num_sentences:,} sentences, {corpus.num_tokens:,} "
+        "tokens"
+    )
+    print(
+        f"a sentence in pieces: {[text_encoder.id_to_token(i) for i in text_encoder.encode(train[7][2][0])]}"
+    )
 
     # Keras takes seconds to import: text and data do without it.
     from bert_keras.encoders import create_transformer
@@ -68,23 +83,38 @@ def main() -> None:
 
     def new_encoder() -> Any:
         return create_transformer(
-            text_encoder.vocab_size, size="tiny", max_len=MAX_LEN, seed=1,
-            embedding_dropout=0.0, attention_dropout=0.0, residual_dropout=0.0,
-        )  # fmt: skip
+            text_encoder.vocab_size,
+            size="tiny",
+            max_len=MAX_LEN,
+            seed=1,
+            embedding_dropout=0.0,
+            attention_dropout=0.0,
+            residual_dropout=0.0,
+        )
 
     model = train_model(
-        new_encoder(), [lm, is_next], generator, pretrain_steps=options.steps // 4, pretrain_epochs=4,
-        pretrain_optimizer=create_optimizer(options.steps, 2e-3), verbose=2,
-    )  # fmt: skip
+        new_encoder(),
+        [lm, is_next],
+        generator,
+        pretrain_steps=options.steps // 4,
+        pretrain_epochs=4,
+        pretrain_optimizer=create_optimizer(options.steps, 2e-3),
+        verbose=2,
+    )
     measured = evaluate_model(model, validation, is_pretrain=True)
-    print(f"held-out LM loss {measured['lm_loss']:.2f} nats; a unigram model: {unigram_loss(corpus, validation):.2f}")
+    print(
+        f"held-out LM loss {measured['lm_loss']:.2f} nats; a unigram model: "
+        f"{unigram_loss(corpus, validation):.2f}"
+    )
     print(f"held-out is_next accuracy {measured['is_next_accuracy']:.1%}; chance: 50 %")
     for sentence in mask_examples(text_encoder, held_out):
         print(fill_mask(model, text_encoder, sentence))
     model.save_weights(folder / "pretrained")
 
     say("3. Fine-tuning two tasks in one run: `package` of a sentence, `mark` after each word")
-    packages = [name for name, _ in Counter(package for package, _, _ in train if package).most_common(NUM_PACKAGES)]
+    packages = [
+        name for name, _ in Counter(package for package, _, _ in train if package).most_common(NUM_PACKAGES)
+    ]
     tasks = [
         TaskMetadata("package", False, len(packages), 0.1, in_finetuning),
         TaskMetadata("mark", True, 4, 0.1, in_finetuning),
@@ -97,15 +127,24 @@ def main() -> None:
     )
     scores = {}
     for start_from in ("pretrained weights", "scratch"):
-        encoder = load_model(folder / "pretrained").encoder if start_from == "pretrained weights" else new_encoder()
+        encoder = (
+            load_model(folder / "pretrained").encoder if start_from == "pretrained weights" else new_encoder()
+        )
         tuned = train_model(
-            encoder, tasks, finetune_generator=batches, finetune_epochs=4,
-            finetune_optimizer=lambda steps: create_optimizer(steps, 5e-4), verbose=0,
-        )  # fmt: skip
+            encoder,
+            tasks,
+            finetune_generator=batches,
+            finetune_epochs=4,
+            finetune_optimizer=lambda steps: create_optimizer(steps, 5e-4),
+            verbose=0,
+        )
         scores[start_from] = evaluate_model(tuned, test_batches)
         if start_from == "pretrained weights":
             tuned.save_weights(folder / "finetuned")
-    print(f"{len(examples):,} labelled examples, {len(tests):,} held out; the same steps and learning rate for both")
+    print(
+        f"{len(examples):,} labelled examples, {len(tests):,} held out; the same steps and learning rate for "
+        "both"
+    )
     print(f"{'accuracy':<20}{'package':>10}{'mark':>10}")
     for name, score in [*scores.items(), ("most frequent class", most_frequent(examples, tests))]:
         print(f"{name:<20}{score['package_accuracy']:>10.1%}{score['mark_accuracy']:>10.1%}")
@@ -123,7 +162,8 @@ def say(title: str) -> None:
 
 
 def read_docstrings() -> Iterator[Docstring]:
-    """Give the topics of the language reference, and every docstring of the standard library, cut into sentences."""
+    """Give the topics of the language reference, and every docstring of the standard library, cut into
+    sentences."""
     from pydoc_data.topics import topics
 
     for name, text in sorted(topics.items()):
@@ -162,11 +202,14 @@ def write_corpus(path: Path, docstrings: Sequence[Docstring]) -> None:
     documents: dict[str, list[str]] = {}
     for _, document, sentences in docstrings:
         documents.setdefault(document, []).extend(sentences)
-    path.write_text("\n\n".join("\n".join(sentences) for sentences in documents.values()) + "\n", encoding="utf-8")
+    path.write_text(
+        "\n\n".join("\n".join(sentences) for sentences in documents.values()) + "\n", encoding="utf-8"
+    )
 
 
 def unigram_loss(corpus: Corpus, batches: Any) -> float:
-    """Return the loss in nats of a model that knows only how often each id occurs, on the same masked tokens."""
+    """Return the loss in nats of a model that knows only how often each id occurs, on the same masked
+    tokens."""
     counts = np.bincount(corpus.tokens, minlength=corpus.vocab_size) + 1.0
     nats = -np.log(counts / counts.sum())
     labels = [batch.token_classification["lm"] for batch in batches]
@@ -196,8 +239,10 @@ def fill_mask(model: Any, text_encoder: TextEncoder, example: tuple[list[int], i
     logits = np.array(model.predict(encoder_arrays(batch), verbose=0)["lm"][0, place + 1])
     logits[list(text_encoder.special_ids)] = -np.inf
     best = [text_encoder.decode([int(i)]).strip() for i in np.argsort(-logits)[:4]]
-    shown = f"{text_encoder.decode(ids[:place])} [{text_encoder.decode([ids[place]]).strip()}] {text_encoder.decode(ids[place + 1 :])}"
-    return f"  {shown}\n    -> {', '.join(best)}"
+    before, word, after = (
+        text_encoder.decode(part) for part in (ids[:place], [ids[place]], ids[place + 1 :])
+    )
+    return f"  {before} [{word}] {after}\n    -> {', '.join(best)}"
 
 
 def marked_words(sentences: Sequence[str]) -> tuple[list[str], list[int]]:
@@ -211,15 +256,21 @@ def marked_words(sentences: Sequence[str]) -> tuple[list[str], list[int]]:
     return words, marks
 
 
-def labelled(text_encoder: TextEncoder, docstrings: Sequence[Docstring], packages: Sequence[str]) -> list[Sentence]:
+def labelled(
+    text_encoder: TextEncoder, docstrings: Sequence[Docstring], packages: Sequence[str]
+) -> list[Sentence]:
     """Make an example of each task from each paragraph, in an order that mixes packages."""
     examples = []
     for package, _, sentences in docstrings:
         if package in packages:
             label = {"package": packages.index(package)}
-            examples.append(sentence_from_text(text_encoder, " ".join(sentences), sentence_labels=label, max_len=MAX_LEN))
+            examples.append(
+                sentence_from_text(text_encoder, " ".join(sentences), sentence_labels=label, max_len=MAX_LEN)
+            )
             words, marks = marked_words(sentences)
-            examples.append(sentence_from_words(text_encoder, words, token_labels={"mark": marks}, max_len=MAX_LEN))
+            examples.append(
+                sentence_from_words(text_encoder, words, token_labels={"mark": marks}, max_len=MAX_LEN)
+            )
     order = np.random.default_rng(0).permutation(len(examples))
     return [examples[number] for number in order]
 
@@ -229,7 +280,9 @@ def most_frequent(examples: Sequence[Sentence], tests: Sequence[Sentence]) -> di
 
     def classes(sentences: Sequence[Sentence], task: str) -> list[int]:
         if task == "package":
-            return [s.sentence_classification[task].target for s in sentences if task in s.sentence_classification]
+            return [
+                s.sentence_classification[task].target for s in sentences if task in s.sentence_classification
+            ]
         labels = [s.token_classification[task] for s in sentences if task in s.token_classification]
         return [t for target, mask in labels for t, used in zip(target, mask, strict=True) if used]
 
@@ -244,10 +297,13 @@ def use(model: Any, text_encoder: TextEncoder, packages: Sequence[str]) -> None:
     """Classify a sentence and put the marks into a text."""
     from bert_keras.training import encoder_arrays
 
-    text = "Send the message to the server and wait for its reply, which may take a while. If it fails, an error is raised."
+    text = "Send the message to the server and wait for its reply, which may take a while. It may fail."
     words, _ = marked_words([text])
     ids, word_of = text_encoder.encode_words(words)
-    rows = [sentence_from_text(text_encoder, text, max_len=MAX_LEN), sentence_from_words(text_encoder, words, max_len=MAX_LEN)]
+    rows = [
+        sentence_from_text(text_encoder, text, max_len=MAX_LEN),
+        sentence_from_words(text_encoder, words, max_len=MAX_LEN),
+    ]
     generator = labelled_generator(
         rows, pad_id=text_encoder.pad_id, batch_size=2, length_multiple=MAX_LEN, shuffle=False
     )

@@ -13,12 +13,13 @@ IS_NEXT_TASK = "is_next"
 class TaskWeightScheduler:
     """The weight of one task's loss at every step of training.
 
-    Subclass it and override `get` for a schedule of your own. `get` is called in plain Python once for each batch
-    while the batch is prepared, a few steps before it is trained on, so it should depend on its arguments alone; its value
-    takes effect in exactly that step on every backend.
+    Subclass it and override `get` for a schedule of your own. `get` is called in plain Python once for each
+    batch while the batch is prepared, a few steps before it is trained on, so it should depend on its
+    arguments alone; its value takes effect in exactly that step on every backend.
 
     Args:
-        active_in_pretrain: whether the task is trained during pretraining. An active task needs labels in the batches.
+        active_in_pretrain: whether the task is trained during pretraining. An active task needs labels in the
+            batches.
         active_in_finetune: whether the task is trained during fine-tuning.
         pretrain_value: weight of the task's loss during pretraining, if active there.
         finetune_value: weight of the task's loss during fine-tuning, if active there.
@@ -55,7 +56,8 @@ class TaskWeightScheduler:
 
         Args:
             is_pretrain: True during pretraining, False during fine-tuning.
-            step: number of batches trained before this one in the same phase, from 0, counted over all epochs.
+            step: number of batches trained before this one in the same phase, from 0, counted over all
+                epochs.
         """
         if is_pretrain:
             return self.pretrain_value if self.active_in_pretrain else 0.0
@@ -75,7 +77,9 @@ class TaskWeightScheduler:
         }
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in TaskWeightScheduler.get_config(self).items())
+        arguments = ", ".join(
+            f"{name}={value!r}" for name, value in TaskWeightScheduler.get_config(self).items()
+        )
         return f"{type(self).__name__}({arguments})"
 
 
@@ -91,7 +95,8 @@ class TaskMetadata:
         name: key of the task's labels in every batch and of its logits in the model's output. The name `"lm"`
             (masked or next-token language modelling) gets the decoder that is tied to the token embedding.
         is_token_level: True if every token may have a class, False if the sentence has one.
-        num_classes: number of classes; labels are 0 to `num_classes - 1`. For `"lm"` the text encoder's `vocab_size`.
+        num_classes: number of classes; labels are 0 to `num_classes - 1`. For `"lm"` the text encoder's
+            `vocab_size`.
         dropout: share of the features dropped before the last layer of the task's head, from 0 up to 1.
         weight_scheduler: when the task is trained and with what weight; by default always with weight 1.
 
@@ -114,15 +119,22 @@ class TaskMetadata:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name or "/" in self.name:
-            raise ValueError(f"`name` of a task must be a non-empty string without '/'. Received: name={self.name!r}")
-        if isinstance(self.num_classes, bool) or int(self.num_classes) != self.num_classes or self.num_classes < 1:
+            raise ValueError(
+                f"`name` of a task must be a non-empty string without '/'. Received: name={self.name!r}"
+            )
+        if (
+            isinstance(self.num_classes, bool)
+            or int(self.num_classes) != self.num_classes
+            or self.num_classes < 1
+        ):
             raise ValueError(
                 f"`num_classes` of task '{self.name}' must be a whole number of at least 1. "
                 f"Received: num_classes={self.num_classes!r}"
             )
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(
-                f"`dropout` of task '{self.name}' must be at least 0 and below 1. Received: dropout={self.dropout!r}"
+                f"`dropout` of task '{self.name}' must be at least 0 and below 1. Received: "
+                f"dropout={self.dropout!r}"
             )
         if not isinstance(self.weight_scheduler, TaskWeightScheduler):
             raise ValueError(

@@ -11,10 +11,16 @@ from bert_keras import SentenceBatch, TaskDataBatch, TaskMetadata, TaskWeightSch
 
 
 class ToyGenerator:
-    """Rows that count upwards from a random start: each masked token follows from its neighbours; `parity` is the start's."""
+    """Rows that count upwards from a random start: each masked token follows from its neighbours; `parity` is
+    the start's."""
 
     def __init__(self, vocab_size=53, batch_size=6, length=11, num_batches=7, seed=0):
-        self.vocab_size, self.batch_size, self.length, self.num_batches = vocab_size, batch_size, length, num_batches
+        self.vocab_size, self.batch_size, self.length, self.num_batches = (
+            vocab_size,
+            batch_size,
+            length,
+            num_batches,
+        )
         self.seed = seed
 
     def __len__(self):

@@ -229,9 +229,8 @@ def lm_generator(
     batch.sentence_classification["is_next"].target       # zeros and ones
     ```
 
-    Source: Devlin et al., 2018, "BERT", appendix A; create_pretraining_data.py of google-research/bert.
-        There, 15 % of the
-    tokens are chosen, 80 % of them masked, 10 % replaced and 10 % left, as with the defaults here.
+    Source: Devlin et al., 2018, "BERT", appendix A, and create_pretraining_data.py of google-research/bert:
+    15 % of the tokens are chosen; 80 % of them are masked, 10 % replaced and 10 % left. So are they here.
     """
     num_special = 2 if use_single_sentence else 3
     _check_size("batch_size", batch_size, 1)

@@ -150,8 +150,7 @@ class ChunkPlan:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return where B begins, at a boundary between sentences, and where it ends.
 
-        A chunk inside one long sentence moves: to the end of the sentence, or to its beginning if none
-            follows.
+        A chunk inside one long sentence moves: to the end of the sentence, or to its start if it is last.
         """
         first = np.searchsorted(self._offsets, begin, side="right")
         count = np.searchsorted(self._offsets, end, side="left") - first

@@ -6,4 +6,11 @@ from bert_keras.encoders.transformer import TRANSFORMER_SIZES, Transformer, crea
 # Encoders that saved weights can rebuild from their configuration.
 ENCODER_CLASSES = {"Transformer": Transformer}
 
-__all__ = ["ENCODER_CLASSES", "ENCODER_INPUTS", "TRANSFORMER_SIZES", "Transformer", "create_transformer", "encoder_inputs"]
+__all__ = [
+    "ENCODER_CLASSES",
+    "ENCODER_INPUTS",
+    "TRANSFORMER_SIZES",
+    "Transformer",
+    "create_transformer",
+    "encoder_inputs",
+]

@@ -13,15 +13,16 @@ ENCODER_INPUTS = ("token_ids", "segment_ids", "position_ids", "sequence_ids")
 def encoder_inputs() -> dict[str, Any]:
     """Return the four symbolic inputs of an encoder, each `(batch, length)` int32, both dimensions open.
 
-    `token_ids` are the text, `segment_ids` tell sentence A (0) from B (1), `position_ids` count from 0 within a
-    sequence, `sequence_ids` are 0 at padding and k in the k-th sequence of the row.
+    `token_ids` are the text, `segment_ids` tell sentence A (0) from B (1), `position_ids` count from 0 within
+    a sequence, `sequence_ids` are 0 at padding and k in the k-th sequence of the row.
 
     Example:
 
     ```python
     inputs = encoder_inputs()
     hidden = keras.layers.Embedding(8000, 64)(inputs["token_ids"])
-    encoder = keras.Model(inputs, keras.layers.Bidirectional(keras.layers.LSTM(32, return_sequences=True))(hidden))
+    hidden = keras.layers.Bidirectional(keras.layers.LSTM(32, return_sequences=True))(hidden)
+    encoder = keras.Model(inputs, hidden)
     ```
     """
     return {name: keras.Input((None,), dtype="int32", name=name) for name in ENCODER_INPUTS}

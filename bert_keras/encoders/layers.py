@@ -17,7 +17,8 @@ def visible_pairs(sequence_ids: Any, is_causal: bool) -> Any:
         is_causal: whether a position sees only itself and what is before it.
 
     Returns:
-        bool, `(batch, 1, length, length)`: [row, 0, from, to]. Padding "sees" padding, so that no softmax is over nothing.
+        bool, `(batch, 1, length, length)`: [row, 0, from, to]. Padding "sees" padding, so that no softmax is
+        over nothing.
     """
     visible = ops.equal(sequence_ids[:, None, :, None], sequence_ids[:, None, None, :])
     if is_causal:
@@ -48,7 +49,8 @@ def attend(query: Any, key: Any, value: Any, visible: Any, dropout: Any = None) 
 
 
 def sinusoidal_positions(max_len: int, embedding_dim: int) -> np.ndarray:
-    """Return the fixed position table of Vaswani et al. 2017, section 3.5: float32, `(max_len, embedding_dim)`.
+    """Return the fixed position table of Vaswani et al. 2017, section 3.5: float32, `(max_len,
+        embedding_dim)`.
 
     Even columns hold the sines, odd columns the cosines.
     """
@@ -123,7 +125,9 @@ class Embeddings(keras.layers.Layer):
 
         self.token_embedding = table(vocab_size, "token_embedding")
         self.segment_embedding = table(num_segments, "segment_embedding")
-        self.position_embedding = table(max_len, "position_embedding") if position_embedding == "learned" else None
+        self.position_embedding = (
+            table(max_len, "position_embedding") if position_embedding == "learned" else None
+        )
         self._position_table = None
         if self.position_embedding is None:
             self._position_table = sinusoidal_positions(max_len, embedding_dim)
@@ -132,7 +136,8 @@ class Embeddings(keras.layers.Layer):
             self.norm = keras.layers.LayerNormalization(epsilon=layer_norm_epsilon, dtype=policy, name="norm")
         count = 1 if use_one_dropout else 3
         self.dropouts = [
-            keras.layers.Dropout(dropout, seed=seeds.next(), dtype=policy, name=f"dropout_{k}") for k in range(count)
+            keras.layers.Dropout(dropout, seed=seeds.next(), dtype=policy, name=f"dropout_{k}")
+            for k in range(count)
         ]
         self._shape = (None, None, embedding_dim)
 
@@ -150,7 +155,9 @@ class Embeddings(keras.layers.Layer):
         if self.position_embedding is not None:
             positions = self.position_embedding(position_ids)
         else:
-            positions = ops.take(ops.convert_to_tensor(self._position_table, tokens.dtype), position_ids, axis=0)
+            positions = ops.take(
+                ops.convert_to_tensor(self._position_table, tokens.dtype), position_ids, axis=0
+            )
         parts = [tokens, segments, positions]
         if len(self.dropouts) == 3:
             parts = [
@@ -226,14 +233,23 @@ class TransformerBlock(keras.layers.Layer):
 
     def build(self, hidden_shape: Any, visible_shape: Any = None) -> None:
         width, inner = (None, None, self.embedding_dim), (None, None, self.d_hid)
-        for layer in (self.qkv, self.attention_output, self.attention_norm, self.feedforward_in, self.feedforward_norm):
+        for layer in (
+            self.qkv,
+            self.attention_output,
+            self.attention_norm,
+            self.feedforward_in,
+            self.feedforward_norm,
+        ):
             layer.build(width)
         self.feedforward_out.build(inner)
         self.built = True
 
     def call(self, hidden: Any, visible: Any, positions: Any = None, training: bool = False) -> Any:
-        """Return new hidden states: of all positions, or `(n, width)` of n positions, each row times length plus column."""
-        context = self.attention(self.attention_norm(hidden) if self.is_pre_norm else hidden, visible, training)
+        """Return new hidden states: of all positions, or `(n, width)` of n positions, each row times length
+        plus column."""
+        context = self.attention(
+            self.attention_norm(hidden) if self.is_pre_norm else hidden, visible, training
+        )
         if positions is not None:
             context, hidden = gather_positions(context, positions), gather_positions(hidden, positions)
         hidden = hidden + self.residual_dropout_1(self.attention_output(context), training=training)

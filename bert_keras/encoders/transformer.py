@@ -25,10 +25,12 @@ TRANSFORMER_SIZES: Mapping[str, Mapping[str, int]] = {
 
 @keras.saving.register_keras_serializable(package="bert_keras")
 class Transformer(keras.Model):
-    """Transformer encoder of the 2018 shape: from `token_ids`, `segment_ids`, `position_ids`, `sequence_ids` to hidden states.
+    """Transformer encoder of the 2018 shape: from `token_ids`, `segment_ids`, `position_ids`, `sequence_ids`
+        to hidden states.
 
-    Use `create_transformer`, which explains the arguments and fills in sizes. A call may also pass `attention_mask` in the
-    dictionary of inputs: bool, broadcastable to `(batch, heads, length, length)`, True where attention may go; it narrows
+    Use `create_transformer`, which explains the arguments and fills in sizes. A call may also pass
+    `attention_mask` in the dictionary of inputs: bool, broadcastable to `(batch, heads, length, length)`,
+        True where attention may go; it narrows
     what `sequence_ids` and causality leave visible.
     """
 
@@ -58,30 +60,66 @@ class Transformer(keras.Model):
     ) -> None:
         policy = keras.dtype_policies.get(dtype)
         config = dict(
-            vocab_size=vocab_size, embedding_dim=embedding_dim, max_len=max_len, num_layers=num_layers,
-            num_heads=num_heads, d_hid=d_hid, is_causal=is_causal, num_segments=num_segments,
-            position_embedding=position_embedding, embedding_layer_norm=embedding_layer_norm,
-            embedding_dropout=embedding_dropout, attention_dropout=attention_dropout,
-            residual_dropout=residual_dropout, use_one_embedding_dropout=use_one_embedding_dropout,
-            norm_placement=norm_placement, layer_norm_epsilon=layer_norm_epsilon, use_exact_gelu=use_exact_gelu,
-            initializer_range=initializer_range, seed=seed, name=name, dtype=policy.name,
-        )  # fmt: skip
+            vocab_size=vocab_size,
+            embedding_dim=embedding_dim,
+            max_len=max_len,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            d_hid=d_hid,
+            is_causal=is_causal,
+            num_segments=num_segments,
+            position_embedding=position_embedding,
+            embedding_layer_norm=embedding_layer_norm,
+            embedding_dropout=embedding_dropout,
+            attention_dropout=attention_dropout,
+            residual_dropout=residual_dropout,
+            use_one_embedding_dropout=use_one_embedding_dropout,
+            norm_placement=norm_placement,
+            layer_norm_epsilon=layer_norm_epsilon,
+            use_exact_gelu=use_exact_gelu,
+            initializer_range=initializer_range,
+            seed=seed,
+            name=name,
+            dtype=policy.name,
+        )
         seeds = SeedSequence(seed)
         embeddings = Embeddings(
-            vocab_size, embedding_dim, max_len, num_segments, position_embedding, embedding_layer_norm,
-            layer_norm_epsilon, embedding_dropout, use_one_embedding_dropout, initializer_range, seeds,
-            dtype=policy, name="embeddings",
-        )  # fmt: skip
+            vocab_size,
+            embedding_dim,
+            max_len,
+            num_segments,
+            position_embedding,
+            embedding_layer_norm,
+            layer_norm_epsilon,
+            embedding_dropout,
+            use_one_embedding_dropout,
+            initializer_range,
+            seeds,
+            dtype=policy,
+            name="embeddings",
+        )
         blocks = [
             TransformerBlock(
-                num_heads, embedding_dim, d_hid, attention_dropout, residual_dropout, norm_placement, layer_norm_epsilon,
-                use_exact_gelu, initializer_range, seeds, dtype=policy, name=f"layer_{index}",
+                num_heads,
+                embedding_dim,
+                d_hid,
+                attention_dropout,
+                residual_dropout,
+                norm_placement,
+                layer_norm_epsilon,
+                use_exact_gelu,
+                initializer_range,
+                seeds,
+                dtype=policy,
+                name=f"layer_{index}",
             )
             for index in range(num_layers)
-        ]  # fmt: skip
+        ]
         final_norm = None
         if norm_placement == "pre":
-            final_norm = keras.layers.LayerNormalization(epsilon=layer_norm_epsilon, dtype=policy, name="final_norm")
+            final_norm = keras.layers.LayerNormalization(
+                epsilon=layer_norm_epsilon, dtype=policy, name="final_norm"
+            )
         inputs = encoder_inputs()
         super().__init__(inputs, _hidden_states(embeddings, blocks, final_norm, inputs, is_causal), name=name)
         self.dtype_policy = policy  # a functional model takes no `dtype`; the heads follow this
@@ -103,7 +141,8 @@ class Transformer(keras.Model):
         return super().call(inputs, training=training)
 
     def states_at(self, inputs: Mapping[str, Any], positions: Any, training: bool = False) -> Any:
-        """Return the hidden states of some positions, without the part of the last block that only others would need.
+        """Return the hidden states of some positions, without the part of the last block that only others
+        would need.
 
         Args:
             inputs: the four arrays by name.
@@ -114,7 +153,9 @@ class Transformer(keras.Model):
             float, `(n, embedding_dim)`.
         """
         visible = visible_pairs(inputs["sequence_ids"], self.is_causal)
-        hidden = self.embeddings(inputs["token_ids"], inputs["segment_ids"], inputs["position_ids"], training=training)
+        hidden = self.embeddings(
+            inputs["token_ids"], inputs["segment_ids"], inputs["position_ids"], training=training
+        )
         for block in self.blocks[:-1]:
             hidden = block(hidden, visible, training=training)
         hidden = self.blocks[-1](hidden, visible, positions, training=training)
@@ -192,17 +233,19 @@ def create_transformer(
         num_heads: attention heads a block; by default one for every 64 columns of the width.
         d_hid: inner width of the feed-forward network; by default four times the width.
         is_causal: whether a position sees only what is before it (GPT) or the whole sequence (BERT).
-        size: `"tiny"`, `"mini"`, `"small"`, `"medium"`, `"base"` or `"large"`: the published BERT shapes, from which
-            width and depth come where they are not given.
+        size: `"tiny"`, `"mini"`, `"small"`, `"medium"`, `"base"` or `"large"`: the published BERT shapes,
+            from which width and depth come where they are not given.
         num_segments: number of segment ids.
         position_embedding: `"learned"`, or `"sinusoidal"` (fixed, Vaswani et al. 2017).
         embedding_layer_norm: normalise the sum of the embeddings (BERT) or not (GPT).
         embedding_dropout: share of embedding features dropped in training.
         attention_dropout: share of attention probabilities dropped in training.
         residual_dropout: share of features dropped before they are added to a block's input.
-        use_one_embedding_dropout: drop from the sum of the embeddings once (BERT), or from each of the three (GPT).
-        norm_placement: `"post"`: normalise after each addition (BERT, GPT); `"pre"`: before attention and feed-forward
-            network and once at the end (Xiong et al. 2020), which bears larger learning rates and learns faster from scratch.
+        use_one_embedding_dropout: drop from the sum of the embeddings once (BERT), or from each of the three
+            (GPT).
+        norm_placement: `"post"`: normalise after each addition (BERT, GPT); `"pre"`: before attention and
+            feed-forward network and once at the end (Xiong et al. 2020), which bears larger learning rates
+            and learns faster from scratch.
         layer_norm_epsilon: added to the variance in layer normalisation: 1e-12 in BERT, 1e-5 in GPT.
         use_exact_gelu: GELU by the error function (BERT), or its tanh approximation (GPT).
         initializer_range: standard deviation of the truncated normal that matrices start from.
@@ -212,8 +255,8 @@ def create_transformer(
         dtype: dtype policy, for example `"mixed_bfloat16"`; by default Keras' global one.
 
     Returns:
-        A `keras.Model` from a dictionary of `token_ids`, `segment_ids`, `position_ids` and `sequence_ids`, each
-        `(batch, length)` int32, to hidden states `(batch, length, embedding_dim)`.
+        A `keras.Model` from a dictionary of `token_ids`, `segment_ids`, `position_ids` and `sequence_ids`,
+        each `(batch, length)` int32, to hidden states `(batch, length, embedding_dim)`.
 
     Raises:
         ValueError: for an unknown size or name, or numbers that do not fit together.
@@ -237,30 +280,49 @@ def create_transformer(
     num_heads = max(1, embedding_dim // 64) if num_heads is None else num_heads
     d_hid = 4 * embedding_dim if d_hid is None else d_hid
     counts = {
-        "vocab_size": vocab_size, "embedding_dim": embedding_dim, "max_len": max_len, "num_layers": num_layers,
-        "num_heads": num_heads, "d_hid": d_hid, "num_segments": num_segments,
-    }  # fmt: skip
-    rates = {
-        "embedding_dropout": embedding_dropout, "attention_dropout": attention_dropout,
+        "vocab_size": vocab_size,
+        "embedding_dim": embedding_dim,
+        "max_len": max_len,
+        "num_layers": num_layers,
+        "num_heads": num_heads,
+        "d_hid": d_hid,
+        "num_segments": num_segments,
+    }
+    rates: dict[str, Any] = {
+        "embedding_dropout": embedding_dropout,
+        "attention_dropout": attention_dropout,
         "residual_dropout": residual_dropout,
-    }  # fmt: skip
+    }
     _check_numbers(counts, rates)
     if position_embedding not in ("learned", "sinusoidal"):
-        raise ValueError(f"`position_embedding` must be 'learned' or 'sinusoidal'. Received: {position_embedding!r}")
+        raise ValueError(
+            f"`position_embedding` must be 'learned' or 'sinusoidal'. Received: {position_embedding!r}"
+        )
     if norm_placement not in ("post", "pre"):
         raise ValueError(f"`norm_placement` must be 'post' or 'pre'. Received: {norm_placement!r}")
     return Transformer(
-        **counts, **rates, is_causal=bool(is_causal), position_embedding=position_embedding,
-        embedding_layer_norm=embedding_layer_norm, use_one_embedding_dropout=use_one_embedding_dropout,
-        norm_placement=norm_placement, layer_norm_epsilon=layer_norm_epsilon, use_exact_gelu=use_exact_gelu, initializer_range=initializer_range,
-        seed=random.getrandbits(31) if seed is None else seed, name=name, dtype=dtype,
-    )  # fmt: skip
+        **counts,
+        **rates,
+        is_causal=bool(is_causal),
+        position_embedding=position_embedding,
+        embedding_layer_norm=embedding_layer_norm,
+        use_one_embedding_dropout=use_one_embedding_dropout,
+        norm_placement=norm_placement,
+        layer_norm_epsilon=layer_norm_epsilon,
+        use_exact_gelu=use_exact_gelu,
+        initializer_range=initializer_range,
+        seed=random.getrandbits(31) if seed is None else seed,
+        name=name,
+        dtype=dtype,
+    )
 
 
 def _check_numbers(counts: Mapping[str, int], rates: Mapping[str, float]) -> None:
     for argument, count in counts.items():
         if isinstance(count, bool) or int(count) != count or count < 1:
-            raise ValueError(f"`{argument}` must be a whole number of at least 1. Received: {argument}={count!r}")
+            raise ValueError(
+                f"`{argument}` must be a whole number of at least 1. Received: {argument}={count!r}"
+            )
     for argument, rate in rates.items():
         if not 0.0 <= rate < 1.0:
             raise ValueError(f"`{argument}` must be at least 0 and below 1. Received: {argument}={rate!r}")

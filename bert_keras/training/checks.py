@@ -48,15 +48,15 @@ class EncoderFacts:
             if len(fitting) != 1:
                 found = [(table.name, table.input_dim) for table in self.tables]
                 raise ValueError(
-                    f"The task 'lm' needs the encoder's token embedding for its decoder: exactly one keras.layers.Embedding "
-                    f"with input_dim={num_classes} (the task's num_classes), or one named 'token_embedding'. "
-                    f"Embeddings found in the encoder, with input_dim: {found}"
+                    "The task 'lm' needs the encoder's token embedding for its decoder: exactly one "
+                    f"keras.layers.Embedding with input_dim={num_classes} (the task's num_classes), or one "
+                    f"named 'token_embedding'. Embeddings found in the encoder, with input_dim: {found}"
                 )
             table = fitting[0]
         if table.input_dim != num_classes:
             raise ValueError(
-                f"The task 'lm' has num_classes={num_classes}, but the encoder's token embedding has {table.input_dim} rows. "
-                "Both must be the text encoder's vocab_size."
+                f"The task 'lm' has num_classes={num_classes}, but the encoder's token embedding has "
+                f"{table.input_dim} rows. Both must be the text encoder's vocab_size."
             )
         return table
 
@@ -69,8 +69,8 @@ def encoder_facts(encoder: keras.Model) -> EncoderFacts:
     """
     if not isinstance(encoder, keras.Model):
         raise ValueError(
-            "The encoder must be a keras.Model from token_ids, segment_ids, position_ids and sequence_ids to hidden states "
-            f"(batch, length, width). Received: {encoder!r}"
+            "The encoder must be a keras.Model from token_ids, segment_ids, position_ids and sequence_ids "
+            f"to hidden states (batch, length, width). Received: {encoder!r}"
         )
     input_names(encoder)
     shape = _output_shape(encoder)
@@ -114,7 +114,9 @@ def check_batch(batch: Any, tasks: Iterable[TaskMetadata], facts: EncoderFacts, 
     """
     if not isinstance(batch, SentenceBatch):
         raise TypeError(f"{where} must be a SentenceBatch. Received: {type(batch).__name__}")
-    _check_range(f"{where}: token ids", batch.tokens, facts.vocab_size, "the encoder's token embedding has", "rows")
+    _check_range(
+        f"{where}: token ids", batch.tokens, facts.vocab_size, "the encoder's token embedding has", "rows"
+    )
     _check_range(f"{where}: segment ids", batch.segments, facts.num_segments, "the encoder knows", "segments")
     length = batch.tokens.shape[1]
     if facts.max_len is not None and length > facts.max_len:
@@ -129,26 +131,31 @@ def check_batch(batch: Any, tasks: Iterable[TaskMetadata], facts: EncoderFacts, 
             raise ValueError(
                 f"{where} has no labels for the active task '{task.name}' in `{level}`. "
                 f"There were: token_classification={sorted(batch.token_classification)}, "
-                f"sentence_classification={sorted(batch.sentence_classification)}. Give the batch these labels (a mask of "
-                "False, or the index -1, marks examples without), or make the task inactive in this phase."
+                f"sentence_classification={sorted(batch.sentence_classification)}. Give the batch these "
+                "labels (a mask of False, or the index -1, marks examples without), or make the task "
+                "inactive in this phase."
             )
         target, mask = labels[task.name]
         used = target[np.asarray(mask) > 0] if task.is_token_level else target[np.asarray(mask) >= 0]
-        _check_range(f"{where}: labels of task '{task.name}'", used, task.num_classes, "the task has", "classes")
+        _check_range(
+            f"{where}: labels of task '{task.name}'", used, task.num_classes, "the task has", "classes"
+        )
 
 
 def check_causality(batch: SentenceBatch, encoder: keras.Model, tasks: Iterable[TaskMetadata]) -> None:
     """Refuse next-token labels over an encoder that sees the next token.
 
     Raises:
-        ValueError: if the `lm` labels are the tokens that follow and a later token changes an earlier hidden state.
+        ValueError: if the `lm` labels are the tokens that follow and a later token changes an earlier hidden
+            state.
     """
     if all(task.name != LM_TASK for task in tasks) or not _has_next_token_labels(batch):
         return
     if not encoder_facts(encoder).is_causal and _sees_future(encoder, batch):
         raise ValueError(
-            "The labels of task 'lm' are the next tokens, but the encoder sees them: its hidden states depend on later "
-            "tokens. Build the encoder with is_causal=True, or the generator with is_causal=False."
+            "The labels of task 'lm' are the next tokens, but the encoder sees them: its hidden states "
+            "depend on later tokens. Build the encoder with is_causal=True, or the generator with "
+            "is_causal=False."
         )
 
 
@@ -157,7 +164,9 @@ def _check_range(what: str, ids: np.ndarray, limit: int | None, holder: str, uni
         return
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= limit:
-        raise ValueError(f"{what} must be from 0 to {limit - 1}, as {holder} {limit} {unit}. Received: {low} to {high}.")
+        raise ValueError(
+            f"{what} must be from 0 to {limit - 1}, as {holder} {limit} {unit}. Received: {low} to {high}."
+        )
 
 
 def _has_next_token_labels(batch: SentenceBatch) -> bool:

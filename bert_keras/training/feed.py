@@ -33,16 +33,17 @@ def encoder_arrays(batch: SentenceBatch) -> dict[str, np.ndarray]:
     positions = np.broadcast_to(np.arange(length, dtype="int32"), (rows, length))
     arrays = (batch.tokens, batch.segments, positions, batch.padding_mask)
     return {
-        name: np.ascontiguousarray(array, dtype="int32") for name, array in zip(ENCODER_INPUTS, arrays, strict=True)
+        name: np.ascontiguousarray(array, dtype="int32")
+        for name, array in zip(ENCODER_INPUTS, arrays, strict=True)
     }
 
 
 def training_arrays(batch: SentenceBatch, tasks: Sequence[TaskMetadata], weights: Sequence[float]) -> Arrays:
     """Return inputs and labels of one training step.
 
-    All labelled positions of the batch are laid end to end, padded to one of few sizes, and folded to `(batch, k)`: every
-    array has the batch as its first dimension, as Keras wants, while entry j is about the j-th labelled position
-    anywhere in the batch.
+    All labelled positions of the batch are laid end to end, padded to one of few sizes, and folded to
+    `(batch, k)`: every array has the batch as its first dimension, as Keras wants, while entry j is about the
+    j-th labelled position anywhere in the batch.
 
     Args:
         batch: the batch.
@@ -51,7 +52,8 @@ def training_arrays(batch: SentenceBatch, tasks: Sequence[TaskMetadata], weights
 
     Returns:
         `x`: the encoder's arrays, and `positions[task]`, int32 `(batch, k)`: row times length plus column.
-        `y`: `targets[task]` int32 and `labelled[task]` float32 (1 where there is a label, 0 in the filling), both
+        `y`: `targets[task]` int32 and `labelled[task]` float32 (1 where there is a label, 0 in the filling),
+            both
         `(batch, k)`, and `task_weights[task]`, float32 `(batch,)`, all equal.
     """
     rows, length = batch.tokens.shape
@@ -133,7 +135,8 @@ class TaskFeed(keras.utils.PyDataset):
         return training_arrays(self.batch(step), self.tasks, weights)
 
     def as_keras_data(self) -> Any:
-        """Return what to hand to Keras: on TensorFlow a `tf.data.Dataset` with open dimensions, else this object.
+        """Return what to hand to Keras: on TensorFlow a `tf.data.Dataset` with open dimensions, else this
+            object.
 
         Keras would fix every dimension in which the first two batches agree.
         """
@@ -156,7 +159,8 @@ class TaskFeed(keras.utils.PyDataset):
 
 
 class _InOrder:
-    """Indexing over an iterable that is read in order; the last batches stay at hand for those who ask again."""
+    """Indexing over an iterable that is read in order; the last batches stay at hand for those who ask
+    again."""
 
     def __init__(self, batches: Iterable[SentenceBatch], name: str) -> None:
         self._batches, self._name = batches, name
@@ -173,7 +177,8 @@ class _InOrder:
         if index not in self._read:
             raise ValueError(
                 f"`{self._name}` is read in order, and batch {index} has passed (next: {self._next}). "
-                "Give an object with __len__ and __getitem__ if batches are needed again, as validation and resuming do."
+                "Give an object with __len__ and __getitem__ if batches are needed again, as validation and "
+                "resuming do."
             )
         return self._read[index]
 
@@ -194,8 +199,11 @@ class _InOrder:
 
 
 def _rounded_up(columns: int, num_classes: int) -> int:
-    """Round up to one of few sizes: to a power of two, or to quarters between them where many classes make rows dear."""
+    """Round up to one of few sizes: to a power of two, or to quarters between them where many classes make
+    rows dear."""
     if columns <= 1:
         return 1
-    quantum = 1 << ((columns - 1).bit_length() if num_classes <= _FEW_CLASSES else max(0, columns.bit_length() - 3))
+    quantum = 1 << (
+        (columns - 1).bit_length() if num_classes <= _FEW_CLASSES else max(0, columns.bit_length() - 3)
+    )
     return -(-columns // quantum) * quantum

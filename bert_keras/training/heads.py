@@ -62,7 +62,8 @@ class LanguageModelHead(keras.layers.Layer):
         policy = self.dtype_policy
         self.token_embedding = token_embedding
         self.dropout = keras.layers.Dropout(dropout, seed=seeds[0], dtype=policy, name="dropout")
-        self.transform = self.norm = None
+        self.transform: Any = None
+        self.norm: Any = None
         if use_transform:
             self.transform = keras.layers.Dense(
                 token_embedding.output_dim,

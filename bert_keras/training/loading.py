@@ -20,10 +20,10 @@ def load_model(
 
     Args:
         filepath: the file, with or without its `.weights.h5`.
-        encoder: an encoder of the saved shape, which gets the saved weights. By default one is built from the saved
-            configuration, which the encoders of this library have.
-        tasks: the tasks as they were saved, if their schedules are of your own classes. By default they are read from the
-            file; a schedule of a subclass then comes back as a plain `TaskWeightScheduler`.
+        encoder: an encoder of the saved shape, which gets the saved weights. By default one is built from the
+            saved configuration, which the encoders of this library have.
+        tasks: the tasks as they were saved, if their schedules are of your own classes. By default they are
+            read from the file; a schedule of a subclass then comes back as a plain `TaskWeightScheduler`.
 
     Returns:
         The model, ready to predict or to be trained on. The encoder is changed only if everything fits.
@@ -44,8 +44,8 @@ def load_model(
     if encoder is None:
         if saved["config"] is None or saved["class_name"] not in ENCODER_CLASSES:
             raise ValueError(
-                f"{weights_path(filepath)} was saved with an encoder of the class {saved['class_name']}, which this library "
-                "cannot build. Build it yourself and pass it as `encoder`."
+                f"{weights_path(filepath)} was saved with an encoder of the class {saved['class_name']}, "
+                "which this library cannot build. Build it yourself and pass it as `encoder`."
             )
         encoder = ENCODER_CLASSES[saved["class_name"]].from_config(saved["config"])
     variables = [(path, tuple(shape)) for path, shape in saved["variables"]]

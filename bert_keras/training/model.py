@@ -20,14 +20,16 @@ from bert_keras.training.saving import read_weights, write_weights
 
 @keras.saving.register_keras_serializable(package="bert_keras")
 class MultiTaskModel(keras.Model):
-    """An encoder with one head for each task: from the encoder's inputs to a dictionary of logits by task name.
+    """An encoder with one head for each task: from the encoder's inputs to a dictionary of logits by task
+        name.
 
-    Logits of a token-level task are `(batch, length, num_classes)`, of a sentence-level task `(batch, num_classes)`, read
-    from the first token through a pooler (dense, tanh) that all sentence-level tasks share, as in BERT. It is a functional
-    Keras model: compile it with losses of your own, call `predict`, or build on `model.output` as usual.
+    Logits of a token-level task are `(batch, length, num_classes)`, of a sentence-level task `(batch,
+    num_classes)`, read from the first token through a pooler (dense, tanh) that all sentence-level tasks
+    share, as in BERT. It is a functional Keras model: compile it with losses of your own, call `predict`, or
+        build on `model.output` as usual.
 
-    Trained by `train_model`, each batch also says at which positions tasks have labels (`TaskFeed`), and logits are computed
-    there and nowhere else.
+    Trained by `train_model`, each batch also says at which positions tasks have labels (`TaskFeed`), and
+    logits are computed there and nowhere else.
 
     Args:
         encoder: a `keras.Model` over the inputs of `encoder_inputs`, giving `(batch, length, width)`.
@@ -38,18 +40,22 @@ class MultiTaskModel(keras.Model):
         encoder, tasks: the arguments.
 
     Raises:
-        ValueError: if names repeat, the encoder's inputs or output are not of this form, or `"lm"` and the token embedding
-            disagree about the size of the vocabulary.
+        ValueError: if names repeat, the encoder's inputs or output are not of this form, or `"lm"` and the
+            token embedding disagree about the size of the vocabulary.
     """
 
     def __init__(
-        self, encoder: keras.Model, tasks: Iterable[TaskMetadata], seed: int = 0, name: str = "multi_task_model"
+        self,
+        encoder: keras.Model,
+        tasks: Iterable[TaskMetadata],
+        seed: int = 0,
+        name: str = "multi_task_model",
     ) -> None:
         tasks = check_tasks(tasks)
         facts = encoder_facts(encoder)
         seeds = SeedSequence(seed)
         policy = facts.dtype_policy
-        pooler = None
+        pooler: Any = None
         if not all(task.is_token_level for task in tasks):
             initializer = keras.initializers.TruncatedNormal(stddev=0.02, seed=seeds.next())
             pooler = keras.layers.Dense(
@@ -58,8 +64,10 @@ class MultiTaskModel(keras.Model):
         heads: dict[str, keras.layers.Layer] = {}
         for task in tasks:
             arguments: dict[str, Any] = {
-                "seeds": (seeds.next(), seeds.next()), "dtype": policy, "name": f"task_{task.name}"
-            }  # fmt: skip
+                "seeds": (seeds.next(), seeds.next()),
+                "dtype": policy,
+                "name": f"task_{task.name}",
+            }
             if task.name == LM_TASK:
                 table = facts.tied_table(task.num_classes)
                 use_transform = not facts.is_causal or table.output_dim != facts.width
@@ -68,7 +76,9 @@ class MultiTaskModel(keras.Model):
                 heads[task.name] = ClassificationHead(task.num_classes, task.dropout, **arguments)
         inputs = encoder_inputs()
         hidden = encoder(select_inputs(encoder, inputs))
-        pooled = None if pooler is None else pooler(FirstPosition(dtype=policy, name="first_position")(hidden))
+        pooled = (
+            None if pooler is None else pooler(FirstPosition(dtype=policy, name="first_position")(hidden))
+        )
         outputs = {task.name: heads[task.name](hidden if task.is_token_level else pooled) for task in tasks}
         super().__init__(inputs, outputs, name=name)
         self.encoder, self.tasks, self.seed = encoder, tasks, seed
@@ -98,7 +108,9 @@ class MultiTaskModel(keras.Model):
         arrays = {name: inputs[name] for name in ENCODER_INPUTS}
         if hasattr(self.encoder, "states_at"):
             return self.encoder.states_at(arrays, positions, training=training)
-        return gather_positions(self.encoder(select_inputs(self.encoder, arrays), training=training), positions)
+        return gather_positions(
+            self.encoder(select_inputs(self.encoder, arrays), training=training), positions
+        )
 
     def compute_loss(
         self,
@@ -142,7 +154,12 @@ class MultiTaskModel(keras.Model):
         Otherwise weight decay would wear down heads that no loss holds up.
         """
         names = [task.name for task in tasks]
-        idle = [variable for name, head in self.heads.items() if name not in names for variable in head.own_variables()]
+        idle = [
+            variable
+            for name, head in self.heads.items()
+            if name not in names
+            for variable in head.own_variables()
+        ]
         if self.pooler is not None and all(task.is_token_level for task in tasks):
             idle += self.pooler.weights
         idle = [variable for variable in idle if variable.trainable]
@@ -164,22 +181,29 @@ class MultiTaskModel(keras.Model):
             self._is_fitting = False
 
     def save_weights(
-        self, filepath: Any, overwrite: bool = True, max_shard_size: Any = None, include_optimizer: bool | None = None
+        self,
+        filepath: Any,
+        overwrite: bool = True,
+        max_shard_size: Any = None,
+        include_optimizer: bool | None = None,
     ) -> None:
-        """Write one file with the weights, the tasks and the encoder's configuration. The previous file stays whole until then.
+        """Write one file with the weights, the tasks and the encoder's configuration. The previous file stays
+        whole until then.
 
         Args:
             filepath: where to; `.weights.h5` is added where it is missing.
             overwrite: whether an existing file may be replaced.
             max_shard_size: must be None: there is one file.
-            include_optimizer: whether the optimizer and the random state go along, so that training can go on exactly;
-                by default only while `fit` runs (for callbacks that back up).
+            include_optimizer: whether the optimizer and the random state go along, so that training can go on
+                exactly; by default only while `fit` runs (for callbacks that back up).
 
         Raises:
             FileExistsError: if the file exists and `overwrite` is False.
         """
         if max_shard_size is not None:
-            raise ValueError(f"`max_shard_size` must be None: one file is written. Received: {max_shard_size!r}")
+            raise ValueError(
+                f"`max_shard_size` must be None: one file is written. Received: {max_shard_size!r}"
+            )
         include_optimizer = self._is_fitting if include_optimizer is None else include_optimizer
         write_weights(self, filepath, overwrite, include_optimizer)
 
@@ -188,10 +212,13 @@ class MultiTaskModel(keras.Model):
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if the file is damaged, or its variables are not this model's; every difference is named.
+            ValueError: if the file is damaged, or its variables are not this model's; every difference is
+                named.
         """
         if skip_mismatch or kwargs:
-            raise ValueError(f"Nothing is skipped on loading. Received: skip_mismatch={skip_mismatch}, {kwargs}")
+            raise ValueError(
+                f"Nothing is skipped on loading. Received: skip_mismatch={skip_mismatch}, {kwargs}"
+            )
         read_weights(self, filepath)
 
     def get_config(self) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Adam as encoders are trained with it: warm-up, decay, clipping, weight decay that spares biases and norms."""
+"""Adam as encoders are trained with it: warm-up, decay, clipping, weight decay that spares biases and
+norms."""
 
 from __future__ import annotations
 
@@ -49,8 +50,11 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self) -> dict[str, Any]:
         return {
-            "peak": self.peak, "num_steps": self.num_steps, "warmup_steps": self.warmup_steps, "decay": self.decay
-        }  # fmt: skip
+            "peak": self.peak,
+            "num_steps": self.num_steps,
+            "warmup_steps": self.warmup_steps,
+            "decay": self.decay,
+        }
 
 
 def create_optimizer(
@@ -65,7 +69,8 @@ def create_optimizer(
     epsilon: float = 1e-6,
     accumulation_steps: int = 1,
 ) -> keras.optimizers.Optimizer:
-    """Build AdamW with warm-up and decay, clipping by the global norm, and no weight decay on biases and norms.
+    """Build AdamW with warm-up and decay, clipping by the global norm, and no weight decay on biases and
+    norms.
 
     Args:
         num_steps: batches in the whole training: steps an epoch times epochs.

@@ -5,7 +5,8 @@
     optimizer/0, ...    the same for the optimizer        (only in backups during training)
     random_state/0, ... the states of the dropouts' seeds (only in backups during training)
 
-A file is written beside its place and moved there when it is whole. Loading reads arrays and JSON and nothing else.
+A file is written beside its place and moved there when it is whole. Loading reads arrays and JSON and nothing
+else.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def read_metadata(filepath: Any) -> dict[str, Any]:
 def read_weights(model: MultiTaskModel, filepath: Any) -> None:
     """Load a saved file into a model that was built alike, or raise and change nothing.
 
-    Optimizer and random state are restored if the file has them and the model was compiled with such an optimizer.
+    Optimizer and random state are restored if the file has them and the model was compiled with such an
+    optimizer.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -114,8 +116,8 @@ def read_weights(model: MultiTaskModel, filepath: Any) -> None:
 def check_variables(saved: Sequence[tuple[str, tuple]], variables: Sequence[Any], problem: str) -> None:
     """Compare saved names and shapes with a model's variables.
 
-    Names count where both sides have all the same or lack some of the other's; order decides otherwise, since Keras numbers
-    nameless layers differently in every process.
+    Names count where both sides have all the same or lack some of the other's; order decides otherwise, since
+    Keras numbers nameless layers differently in every process.
 
     Raises:
         ValueError: naming every difference.
@@ -180,7 +182,9 @@ def _opened(filepath: Any) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise ValueError(f"{path} is no readable weights file; it is truncated or something else: {error}") from error
+        raise ValueError(
+            f"{path} is no readable weights file; it is truncated or something else: {error}"
+        ) from error
     with file:
         yield file
 
@@ -197,8 +201,9 @@ def _read_metadata(file: h5py.File) -> dict[str, Any]:
         raise ValueError(f"{problem}: its metadata are of another kind.")
     if metadata["format_version"] > FORMAT_VERSION:
         raise ValueError(
-            f"{file.filename} has format version {metadata['format_version']}, written by {metadata['written_by']}; this "
-            f"version reads up to {FORMAT_VERSION}. Install a newer bert_keras."
+            f"{file.filename} has format version {metadata['format_version']}, written by "
+            f"{metadata['written_by']}; this version reads up to {FORMAT_VERSION}. Install a newer "
+            "bert_keras."
         )
     return metadata
 
@@ -215,7 +220,9 @@ def _read_group(file: h5py.File, group: str, variables: Sequence[Any]) -> list[n
         place = f"{group}/{number}"
         dataset = file.get(place)
         if not isinstance(dataset, h5py.Dataset) or dataset.shape != tuple(variable.shape):
-            raise ValueError(f"{file.filename} is damaged: the array {place} ({variable.path}) is missing or misshapen.")
+            raise ValueError(
+                f"{file.filename} is damaged: the array {place} ({variable.path}) is missing or misshapen."
+            )
         try:
             arrays.append(dataset[()])
         except OSError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 
@@ -13,9 +13,10 @@ from bert_keras.training.feed import TaskFeed
 from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.optimizers import create_optimizer
 
-Optimizer = str | keras.optimizers.Optimizer | Callable[[int], keras.optimizers.Optimizer]
+Optimizer: TypeAlias = "str | keras.optimizers.Optimizer | Callable[[int], keras.optimizers.Optimizer]"
 
-# Peak learning rates of `"adam"`, where the user names none: small encoders from scratch, and gentle fine-tuning.
+# Peak learning rates of `"adam"`, where the user names none: small encoders from scratch, and gentle
+# fine-tuning.
 PRETRAIN_LEARNING_RATE = 1e-3
 FINETUNE_LEARNING_RATE = 1e-4
 
@@ -41,24 +42,26 @@ def train_model(
     jit_compile: bool | str = "auto",
     verbose: int | str = 1,
 ) -> MultiTaskModel:
-    """Train an encoder on tasks: pretraining, if there is a generator for it, then fine-tuning, if there is one.
+    """Train an encoder on tasks: pretraining, if there is a generator for it, then fine-tuning, if there is
+        one.
 
-    In each phase the tasks that are active there are trained together; the loss of a batch is the sum over tasks of
-    the schedule's weight times the mean loss over the task's labelled positions.
+    In each phase the tasks that are active there are trained together; the loss of a batch is the sum over
+    tasks of the schedule's weight times the mean loss over the task's labelled positions.
 
     Args:
-        encoder_model: any encoder, or a `MultiTaskModel` (from `train_model` or `load_model`), whose heads go on for tasks
-            that keep their name and number of classes.
+        encoder_model: any encoder, or a `MultiTaskModel` (from `train_model` or `load_model`), whose heads go
+            on for tasks that keep their name and number of classes.
         tasks: what is learned.
-        pretrain_generator, finetune_generator: batches of each phase: `lm_generator`, `labelled_generator`, your own object
-            with `__len__` and `__getitem__`, or any iterable of `SentenceBatch`.
+        pretrain_generator, finetune_generator: batches of each phase: `lm_generator`, `labelled_generator`,
+            your own object with `__len__` and `__getitem__`, or any iterable of `SentenceBatch`.
         pretrain_steps, finetune_steps: batches an epoch; by default the generator's length.
         pretrain_epochs, finetune_epochs: number of epochs. Batches and schedules count on over epochs.
-        pretrain_optimizer, finetune_optimizer: `"adam"` for `create_optimizer(num_steps, learning_rate)` with a peak of
-            1e-3 in pretraining and 1e-4 in fine-tuning; any other name or optimizer that Keras takes; or a function from
-            the phase's number of batches to an optimizer.
+        pretrain_optimizer, finetune_optimizer: `"adam"` for `create_optimizer(num_steps, learning_rate)` with
+            a peak of 1e-3 in pretraining and 1e-4 in fine-tuning; any other name or optimizer that Keras
+            takes; or a function from the phase's number of batches to an optimizer.
         pretrain_callbacks, finetune_callbacks: Keras callbacks.
-        validation_pretrain_generator, validation_finetune_generator: sized and indexable; evaluated after each epoch.
+        validation_pretrain_generator, validation_finetune_generator: sized and indexable; evaluated after
+            each epoch.
         validation_steps: batches of each validation; by default all.
         seed: seed of fresh heads.
         jit_compile: as in Keras' `compile`.
@@ -68,8 +71,9 @@ def train_model(
         The trained model. `model.training_history` has Keras' `History` of each phase by name.
 
     Raises:
-        ValueError: before anything is trained, if the first batch, the tasks and the encoder do not fit one another: ids or
-            labels out of range, labels missing, rows longer than the encoder's positions, next-token labels over an encoder
+        ValueError: before anything is trained, if the first batch, the tasks and the encoder do not fit one
+            another: ids or labels out of range, labels missing, rows longer than the encoder's positions,
+                next-token labels over an encoder
             that sees the future, a phase without active tasks.
 
     Example:
@@ -80,22 +84,50 @@ def train_model(
     """
     model = model_for(encoder_model, tasks, seed)
     phases = [
-        (True, pretrain_generator, pretrain_steps, pretrain_epochs, pretrain_optimizer, pretrain_callbacks,
-         validation_pretrain_generator),
-        (False, finetune_generator, finetune_steps, finetune_epochs, finetune_optimizer, finetune_callbacks,
-         validation_finetune_generator),
-    ]  # fmt: skip
+        (
+            True,
+            pretrain_generator,
+            pretrain_steps,
+            pretrain_epochs,
+            pretrain_optimizer,
+            pretrain_callbacks,
+            validation_pretrain_generator,
+        ),
+        (
+            False,
+            finetune_generator,
+            finetune_steps,
+            finetune_epochs,
+            finetune_optimizer,
+            finetune_callbacks,
+            validation_finetune_generator,
+        ),
+    ]
     if pretrain_generator is None and finetune_generator is None:
-        raise ValueError("Give `pretrain_generator`, `finetune_generator`, or both: there is nothing to train on.")
+        raise ValueError(
+            "Give `pretrain_generator`, `finetune_generator`, or both: there is nothing to train on."
+        )
     prepared = []
     for is_pretrain, generator, steps, epochs, optimizer, callbacks, validation in phases:
         name = "pretrain" if is_pretrain else "finetune"
         if generator is None:
             if steps is not None or validation is not None:
-                raise ValueError(f"`{name}_steps` or a validation generator was given, but no `{name}_generator`.")
+                raise ValueError(
+                    f"`{name}_steps` or a validation generator was given, but no `{name}_generator`."
+                )
             continue
         prepared.append(
-            _Phase(model, name, generator, steps, epochs, optimizer, list(callbacks or []), validation, validation_steps)
+            _Phase(
+                model,
+                name,
+                generator,
+                steps,
+                epochs,
+                optimizer,
+                list(callbacks or []),
+                validation,
+                validation_steps,
+            )
         )
     model.training_history = {}
     for phase in prepared:
@@ -104,7 +136,8 @@ def train_model(
 
 
 def model_for(encoder_model: keras.Model, tasks: Iterable[TaskMetadata], seed: int = 0) -> MultiTaskModel:
-    """Put heads for the tasks on an encoder. A model that has heads gives its pooler and those of like tasks their weights.
+    """Put heads for the tasks on an encoder. A model that has heads gives its pooler and those of like tasks
+    their weights.
 
     Args:
         encoder_model: an encoder or a `MultiTaskModel`.
@@ -128,7 +161,12 @@ def model_for(encoder_model: keras.Model, tasks: Iterable[TaskMetadata], seed: i
 
 
 def evaluate_model(
-    model: MultiTaskModel, generator: Any, *, steps: int | None = None, is_pretrain: bool = False, verbose: int | str = 0
+    model: MultiTaskModel,
+    generator: Any,
+    *,
+    steps: int | None = None,
+    is_pretrain: bool = False,
+    verbose: int | str = 0,
 ) -> dict[str, float]:
     """Measure a model on a generator: loss and accuracy of every task that the generator labels.
 
@@ -140,7 +178,8 @@ def evaluate_model(
         verbose: as in Keras' `evaluate`.
 
     Returns:
-        `loss`, `<task>_loss` in nats, `<task>_accuracy`, and `lm_perplexity`; means over all labelled positions.
+        `loss`, `<task>_loss` in nats, `<task>_accuracy`, and `lm_perplexity`; means over all labelled
+        positions.
 
     Example:
 
@@ -150,7 +189,12 @@ def evaluate_model(
     """
     tasks = _active_tasks(model, is_pretrain)
     feed = TaskFeed(
-        generator, tasks, encoder_facts(model.encoder), lambda task, step: 1.0, _length(generator, steps, "steps"), "generator"
+        generator,
+        tasks,
+        encoder_facts(model.encoder),
+        lambda task, step: 1.0,
+        _length(generator, steps, "steps"),
+        "generator",
     )
     if not getattr(model, "compiled", False):
         model.compile(optimizer="sgd")
@@ -185,7 +229,9 @@ class _Phase:
         if validation is not None:
             validation_name = f"validation_{name}_generator"
             length = _length(validation, validation_steps, "validation_steps")
-            self.validation = TaskFeed(validation, self.tasks, facts, self._validation_weight, length, validation_name)
+            self.validation = TaskFeed(
+                validation, self.tasks, facts, self._validation_weight, length, validation_name
+            )
             self.validation.batch(0)
         self.optimizer = self._optimizer(optimizer)
         self.steps_done = 0
@@ -215,7 +261,9 @@ class _Phase:
     def _optimizer(self, optimizer: Optimizer) -> keras.optimizers.Optimizer:
         num_steps = self.steps * self.epochs
         if isinstance(optimizer, str) and optimizer == "adam":
-            return create_optimizer(num_steps, PRETRAIN_LEARNING_RATE if self.is_pretrain else FINETUNE_LEARNING_RATE)
+            return create_optimizer(
+                num_steps, PRETRAIN_LEARNING_RATE if self.is_pretrain else FINETUNE_LEARNING_RATE
+            )
         if callable(optimizer) and not isinstance(optimizer, (str, keras.optimizers.Optimizer)):
             return optimizer(num_steps)
         return keras.optimizers.get(optimizer)
@@ -245,7 +293,8 @@ def _active_tasks(model: MultiTaskModel, is_pretrain: bool) -> list[TaskMetadata
     if not active:
         phase = "pretrain" if is_pretrain else "finetune"
         raise ValueError(
-            f"No task is active in the phase '{phase}': {model.tasks}. Set `active_in_{phase}=True` in a weight_scheduler."
+            f"No task is active in the phase '{phase}': {model.tasks}. Set `active_in_{phase}=True` in a "
+            "weight_scheduler."
         )
     return active
 
@@ -253,7 +302,9 @@ def _active_tasks(model: MultiTaskModel, is_pretrain: bool) -> list[TaskMetadata
 def _length(generator: Any, steps: int | None, argument: str) -> int:
     if steps is None:
         if not hasattr(generator, "__len__"):
-            raise ValueError(f"`{argument}` must be given, as the generator has no length. Received: {generator!r}")
+            raise ValueError(
+                f"`{argument}` must be given, as the generator has no length. Received: {generator!r}"
+            )
         steps = len(generator)
     if steps < 1:
         raise ValueError(f"`{argument}` must be at least 1. Received: {steps}")
@@ -264,8 +315,8 @@ def _check_vocabulary(generator: Any, vocab_size: int | None, name: str) -> None
     ids = getattr(generator, "vocab_size", None)
     if ids is not None and vocab_size is not None and ids > vocab_size:
         raise ValueError(
-            f"`{name}` has a vocabulary of {ids} ids, but the encoder's token embedding has {vocab_size} rows. "
-            f"Build the encoder with vocab_size=text_encoder.vocab_size."
+            f"`{name}` has a vocabulary of {ids} ids, but the encoder's token embedding has {vocab_size} "
+            f"rows. Build the encoder with vocab_size=text_encoder.vocab_size."
         )
 
 

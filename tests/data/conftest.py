@@ -39,7 +39,9 @@ def large(tmp_path_factory, numbers):
 def english_file(tmp_path_factory):
     """The language reference that comes with Python: a topic is a document, a line a sentence."""
     topics = pydoc_data.topics.topics
-    documents = ["\n".join(line for line in topics[name].split("\n") if line.strip()) for name in sorted(topics)]
+    documents = [
+        "\n".join(line for line in topics[name].split("\n") if line.strip()) for name in sorted(topics)
+    ]
     path = tmp_path_factory.mktemp("english") / "reference.txt"
     path.write_text("\n\n".join(documents), encoding="utf-8")
     return path

@@ -1,4 +1,5 @@
-"""Text of numbers: every token can be told apart, so every stretch of a batch can be found again in the corpus."""
+"""Text of numbers: every token can be told apart, so every stretch of a batch can be found again in the "
+"corpus."""
 
 import numpy as np
 
@@ -8,7 +9,8 @@ NUM_SPECIAL = 6
 
 
 class NumberEncoder(TextEncoder):
-    """The word "17" has the id 6 + 17, "?" is unknown, and words of three tokens begin at multiples of three."""
+    """The word "17" has the id 6 + 17, "?" is unknown, and words of three tokens begin at multiples of "
+    "three."""
 
     kind = "NumberEncoder"
 
@@ -41,7 +43,8 @@ class NumberEncoder(TextEncoder):
 
 
 def number_documents(sizes):
-    """Documents of sentences of so many tokens, `[[3, 5], [2]]`; the tokens count from 0 through all of them."""
+    """Documents of sentences of so many tokens, `[[3, 5], [2]]`; the tokens count from 0 through all of "
+    "them."""
     numbers = iter(range(10**9))
     return [[[next(numbers) for _ in range(size)] for size in document] for document in sizes]
 
@@ -55,7 +58,8 @@ def write_documents(path, documents):
 def random_sizes(seed, num_documents=9, max_sentences=13, max_tokens=17):
     rng = np.random.default_rng(seed)
     return [
-        rng.integers(1, max_tokens + 1, rng.integers(1, max_sentences + 1)).tolist() for _ in range(num_documents)
+        rng.integers(1, max_tokens + 1, rng.integers(1, max_sentences + 1)).tolist()
+        for _ in range(num_documents)
     ]
 
 

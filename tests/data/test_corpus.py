@@ -286,7 +286,9 @@ Corpus.prepare(Slow(), sys.argv[2], cache_dir=sys.argv[3])
 def test_killed_preparation(tmp_path, prepare):
     path = write(tmp_path / "a", "1 2\n" * 900)
     here = os.path.dirname(__file__)
-    done = subprocess.run([sys.executable, "-c", KILLED, here, str(path), str(tmp_path / "cache")], check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, here, str(path), str(tmp_path / "cache")], check=False
+    )
     assert done.returncode == 9
     left = list((tmp_path / "cache").iterdir())
     assert len(left) == 1 and left[0].name.startswith(".")
@@ -354,6 +356,8 @@ def test_memory_is_bounded(tmp_path):
             "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
         )
         arguments = [str(encoder_file), str(tmp_path / name), str(tmp_path / "cache")]
-        done = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True
+        )
         peaks[name] = int(done.stdout) / 1024
     assert peaks["large"] - peaks["small"] < 200, peaks

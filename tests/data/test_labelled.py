@@ -63,8 +63,11 @@ def test_pair(encoder):
 
 def test_words(encoder):
     sentence = sentence_from_words(
-        encoder, ["12", "x", "3", "456"], token_labels={"p": [7, 8, 9, 5], "q": [1, None, 0, None]}, sentence_labels={"s": 2}
-    )  # fmt: skip
+        encoder,
+        ["12", "x", "3", "456"],
+        token_labels={"p": [7, 8, 9, 5], "q": [1, None, 0, None]},
+        sentence_labels={"s": 2},
+    )
     assert sentence.tokens == [BOS, *ids("123456"), EOS]
     target, mask = sentence.token_classification["p"]
     assert mask == [False, True, False, True, True, False, False, False]
@@ -119,7 +122,11 @@ def test_bad_text(encoder):
 def example(number, size, **labels):
     """An example that can be told from others; every third token is labelled if it asks for `t`."""
     tokens = [1000 * number + i for i in range(size)]
-    token = {"t": TokenTaskData([number] * size, [i % 3 == 0 for i in range(size)])} if labels.pop("t", None) else {}
+    token = (
+        {"t": TokenTaskData([number] * size, [i % 3 == 0 for i in range(size)])}
+        if labels.pop("t", None)
+        else {}
+    )
     sentence = {name: SentenceTaskData(*value) for name, value in labels.items()}
     return Sentence(tokens, [i % 2 for i in range(size)], [True] * size, token, sentence)
 
@@ -130,17 +137,23 @@ SIZES = [5, 1, 17, 16, 3, 30, 2, 8, 8, 12, 33]
 @pytest.fixture
 def sentences():
     return [
-        example(n + 1, size, t=n % 2, **({"s": (n, n % size)} if n % 3 else {})) for n, size in enumerate(SIZES)
+        example(n + 1, size, t=n % 2, **({"s": (n, n % size)} if n % 3 else {}))
+        for n, size in enumerate(SIZES)
     ]
 
 
 def check_rows(batch, sentences):
-    """Every row against its example, which its first token tells; returns their indices, None for empty rows."""
+    """Every row against its example, which its first token tells; returns their indices, None for empty "
+    "rows."""
     rows = []
     length = batch.tokens.shape[1]
     for row in range(len(batch.tokens)):
         if batch.tokens[row, 0] == PAD:
-            assert not batch.tokens[row].any() and not batch.padding_mask[row].any() and not batch.segments[row].any()
+            assert (
+                not batch.tokens[row].any()
+                and not batch.padding_mask[row].any()
+                and not batch.segments[row].any()
+            )
             assert not batch.token_classification["t"].target_mask[row].any()
             assert batch.sentence_classification["s"].target_mask[row] == -1
             rows.append(None)
@@ -219,7 +232,13 @@ def test_order_kept_and_wrapped(sentences):
 
 
 def test_lengths(sentences):
-    for multiple, max_len, expected in ((1, None, 33), (8, None, 40), (16, 40, 40), (16, 33, 33), (64, None, 64)):
+    for multiple, max_len, expected in (
+        (1, None, 33),
+        (8, None, 40),
+        (16, 40, 40),
+        (16, 33, 33),
+        (64, None, 64),
+    ):
         generator = labelled_generator(
             sentences, pad_id=PAD, batch_size=11, max_len=max_len, length_multiple=multiple
         )
@@ -246,41 +265,43 @@ def test_padding_within_an_example():
     assert batch.padding_mask.tolist() == [[True, True, False, False, False]]
 
 
-def faulty(**changes):
-    good = dict(tokens=[5, 6], segments=[0, 0], padding_mask=[True] * 2)
-    return [example(1, 3), Sentence(**{**good, **changes})]
+def faulty(token=None, sentence=None, **changes):
+    """A good example, then one with a fault; `token` and `sentence` are labels of the task `t`."""
+    parts = {"tokens": [5, 6], "segments": [0, 0], "padding_mask": [True] * 2, **changes}
+    token_level = {} if token is None else {"t": token}
+    return [
+        example(1, 3),
+        Sentence(*parts.values(), token_level, {} if sentence is None else {"t": sentence}),
+    ]
 
 
-@pytest.mark.parametrize(
-    ("sentences", "error", "message"),
-    [
-        ([], ValueError, "empty"),
-        (["text"], TypeError, r"sentences\[0\].*Sentence.*str"),
-        (faulty(segments=[0]), ValueError, r"sentences\[1\].*'segments': 1"),
-        (faulty(padding_mask=[True] * 3), ValueError, r"sentences\[1\].*'padding_mask': 3"),
-        (faulty(tokens=[1] * 9, segments=[0] * 9, padding_mask=[True] * 9), ValueError, r"\[1\].*9 tokens.*max_len.*8"),
-        (faulty(token_classification={"t": TokenTaskData([1], [True])}), ValueError, r"\[1\].*'t'.*each of the 2 tokens"),
-        (faulty(token_classification={"t": TokenTaskData(["a", "b"], [True] * 2)}), ValueError, r"\[1\].*'t'.*integers"),
-        (faulty(token_classification={"t": SentenceTaskData(1, 0)}), TypeError, r"\[1\].*'t'.*TokenTaskData"),
-        (faulty(sentence_classification={"t": TokenTaskData([1], [1])}), TypeError, r"\[1\].*'t'.*SentenceTaskData"),
-        (faulty(sentence_classification={"t": SentenceTaskData(1, 2)}), ValueError, r"\[1\].*'t'.*position 2.*2 tokens"),
-        (faulty(sentence_classification={"t": SentenceTaskData("a", 0)}), ValueError, r"\[1\].*'t'.*integer.*'a'"),
-        ([example(1, 3, t=1), example(2, 3, **{"s": (1, 0)}), example(3, 2, t=(1, 0))], None, None),
-        (
-            faulty(token_classification={"t": TokenTaskData([1, 2], [True] * 2)}) + [Sentence([1], [0], [True], {}, {"t": SentenceTaskData(1, 0)})],
-            ValueError, "either token-level or sentence-level.*'t'",
-        ),
-    ],
-)  # fmt: skip
+TWO_TOKENS = TokenTaskData([1, 2], [True] * 2)
+FAULTS = [
+    ([], ValueError, "empty"),
+    (["text"], TypeError, r"sentences\[0\].*Sentence.*str"),
+    (faulty(segments=[0]), ValueError, r"sentences\[1\].*'segments': 1"),
+    (faulty(padding_mask=[True] * 3), ValueError, r"sentences\[1\].*'padding_mask': 3"),
+    ([example(1, 3), example(2, 9)], ValueError, r"\[1\].*9 tokens.*max_len.*8"),
+    (faulty(TokenTaskData([1], [True])), ValueError, r"\[1\].*'t'.*each of the 2 tokens"),
+    (faulty(TokenTaskData(["a", "b"], [True] * 2)), ValueError, r"\[1\].*'t'.*integers"),
+    (faulty(SentenceTaskData(1, 0)), TypeError, r"\[1\].*'t'.*TokenTaskData"),
+    (faulty(sentence=TokenTaskData([1], [True])), TypeError, r"\[1\].*'t'.*SentenceTaskData"),
+    (faulty(sentence=SentenceTaskData(1, 2)), ValueError, r"\[1\].*'t'.*position 2.*2 tokens"),
+    (faulty(sentence=SentenceTaskData("a", 0)), ValueError, r"\[1\].*'t'.*integer.*'a'"),
+    (faulty(TWO_TOKENS, SentenceTaskData(1, 0)), ValueError, "either .*'t'"),
+    (faulty(TWO_TOKENS) + faulty(sentence=SentenceTaskData(1, 0)), ValueError, "either .*'t'"),
+]
+
+
+@pytest.mark.parametrize(("sentences", "error", "message"), FAULTS)
 def test_bad_sentences(sentences, error, message):
-    if error is None:
-        labelled_generator(sentences, pad_id=PAD, max_len=8)
-        return
     with pytest.raises(error, match=message):
         labelled_generator(sentences, pad_id=PAD, max_len=8)
 
 
-@pytest.mark.parametrize("options", [dict(batch_size=0), dict(length_multiple=0), dict(max_len=0), dict(seed=-1)])
+@pytest.mark.parametrize(
+    "options", [dict(batch_size=0), dict(length_multiple=0), dict(max_len=0), dict(seed=-1)]
+)
 def test_bad_options(sentences, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         labelled_generator(sentences, pad_id=PAD, **options)

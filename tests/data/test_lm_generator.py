@@ -1,4 +1,5 @@
-"""The generator as a whole: pure, sized, indexable, open to further labels, and strict about its arguments."""
+"""The generator as a whole: pure, sized, indexable, open to further labels, and strict about its "
+"arguments."""
 
 import hashlib
 import os
@@ -27,6 +28,9 @@ MODES = [
     dict(is_causal=True),
     dict(whole_word=True, min_len=10),
 ]
+
+
+FROZEN_BATCHES = {"pairs": "c265e0e3d71194cd", "words": "4efbd2072bfede4b", "sentences": "394df761d173f81c"}
 
 
 def arrays(batch):
@@ -67,9 +71,15 @@ def test_batches_are_pure(large, numbers, options):
     indices = [*range(len(generator) - 3, len(generator) + 4), 0, 1, 10_000, 10**12]
     expected = {i: digest(generator[i]) for i in indices}
     assert len({*expected.values()}) == len(expected)
-    other = pickle.loads(pickle.dumps(lm_generator(numbers, Corpus.open(corpus.directory), **{
-        **dict(batch_size=16, max_len=40, seed=5), **options
-    })))  # fmt: skip
+    other = pickle.loads(
+        pickle.dumps(
+            lm_generator(
+                numbers,
+                Corpus.open(corpus.directory),
+                **{**dict(batch_size=16, max_len=40, seed=5), **options},
+            )
+        )
+    )
     for index in np.random.default_rng(0).permutation(indices * 2):
         assert digest((generator, other)[index % 2][index]) == expected[index]
     seeded = lm_generator(numbers, corpus, batch_size=16, max_len=40, seed=6, **options)
@@ -102,12 +112,15 @@ def test_batches_are_the_same_in_another_process(large, numbers):
 
 
 def test_batches_are_the_same_for_ever(make_corpus, numbers):
-    """The numbers that a seed stands for are part of the interface: a run can be resumed under a later version."""
+    """The numbers that a seed stands for are part of the interface: a run can be resumed under a later "
+    "version."""
     corpus, _ = make_corpus([[5, 3, 8], [4, 4], [9], [2, 7, 1, 6]])
     found = {}
     for name, options in (("pairs", {}), ("words", dict(whole_word=True)), ("sentences", dict(fill=False))):
         generator = lm_generator(numbers, corpus, batch_size=3, max_len=16, seed=1, **options)
-        found[name] = hashlib.sha256("".join(digest(generator[i]) for i in range(9)).encode()).hexdigest()[:16]
+        found[name] = hashlib.sha256("".join(digest(generator[i]) for i in range(9)).encode()).hexdigest()[
+            :16
+        ]
     assert found == FROZEN_BATCHES
 
 
@@ -166,7 +179,10 @@ def test_from_text_files(tmp_path, numbers):
 def describe(sentence):
     """Labels that can be checked: the number of tokens, the document, and which tokens are even."""
     size = len(sentence.tokens)
-    labels = {"size": SentenceTaskData(size, size - 1), "even": TokenTaskData([t % 2 for t in sentence.tokens], [True] * size)}
+    labels = {
+        "size": SentenceTaskData(size, size - 1),
+        "even": TokenTaskData([t % 2 for t in sentence.tokens], [True] * size),
+    }
     if sentence.document % 2:
         labels["document"] = SentenceTaskData(sentence.document, 0)
     return labels
@@ -221,7 +237,7 @@ def test_label_function(large, numbers):
         ({5: SentenceTaskData(1, 0)}, TypeError, "strings"),
         (None, TypeError, "mapping.*None"),
     ],
-)  # fmt: skip
+)
 def test_bad_labels(large, numbers, labels, error, message):
     generator = lm_generator(numbers, large[0], batch_size=3, max_len=33, label_function=lambda _: labels)
     with pytest.raises(error, match=f"label_function.*{message}"):
@@ -248,7 +264,9 @@ def test_label_on_both_levels(large, numbers):
     count = iter(range(99))
     choices = (SentenceTaskData(1, 0), TokenTaskData([0] * 33, [True] * 33))
     function = lambda s: {"t": choices[next(count) % 2]}  # noqa: E731
-    generator = lm_generator(numbers, large[0], batch_size=2, max_len=33, short_prob=0, label_function=function)
+    generator = lm_generator(
+        numbers, large[0], batch_size=2, max_len=33, short_prob=0, label_function=function
+    )
     with pytest.raises(ValueError, match="either token-level or sentence-level.*'t'"):
         generator[0]
 
@@ -291,7 +309,9 @@ def test_other_text_encoder(large):
 
 
 def test_extreme_seeds(large, numbers):
-    digests = {digest(lm_generator(numbers, large[0], batch_size=2, max_len=9, seed=s)[0]) for s in (0, 1, 2**64 - 1)}
+    digests = {
+        digest(lm_generator(numbers, large[0], batch_size=2, max_len=9, seed=s)[0]) for s in (0, 1, 2**64 - 1)
+    }
     assert len(digests) == 3
 
 

@@ -71,7 +71,8 @@ def test_shares(counted, options):
     generator = lm_generator(encoder, corpus, batch_size=64, max_len=128, **options)
     counts, replacements = tally(generator, encoder, 40)
     keep, mask, rand = (
-        options.get(name, default) for name, default in (("keep_prob", 0.85), ("mask_prob", 0.12), ("rand_prob", 0.015))
+        options.get(name, default)
+        for name, default in (("keep_prob", 0.85), ("mask_prob", 0.12), ("rand_prob", 0.015))
     )
     tokens, num_ordinary = counts["tokens"], SMALL - NUM_SPECIAL
     assert tokens > 100_000
@@ -91,7 +92,9 @@ def test_shares(counted, options):
 
 def test_everything_or_nothing(counted):
     corpus, encoder = counted
-    nothing = lm_generator(encoder, corpus, batch_size=8, max_len=64, keep_prob=1.0, mask_prob=0.0, rand_prob=0.0)
+    nothing = lm_generator(
+        encoder, corpus, batch_size=8, max_len=64, keep_prob=1.0, mask_prob=0.0, rand_prob=0.0
+    )
     assert tally(nothing, encoder, 5)[0]["selected"] == 0
     for probabilities in (dict(mask_prob=1.0, rand_prob=0.0), dict(mask_prob=0.0, rand_prob=0.0)):
         for whole_word in (False, True):
@@ -104,7 +107,9 @@ def test_everything_or_nothing(counted):
 def test_selection_does_not_depend_on_the_place(counted):
     """Neither on the position in the row, nor on whether the neighbour is selected."""
     corpus, encoder = counted
-    generator = lm_generator(encoder, corpus, batch_size=128, max_len=64, use_single_sentence=True, short_prob=0)
+    generator = lm_generator(
+        encoder, corpus, batch_size=128, max_len=64, use_single_sentence=True, short_prob=0
+    )
     masks = np.concatenate([generator[i].token_classification["lm"].target_mask for i in range(40)])
     ordinary = np.concatenate([~np.isin(originals(generator[i]), range(NUM_SPECIAL)) for i in range(40)])
     share = masks.sum(0)[1:-1] / ordinary.sum(0)[1:-1]
@@ -138,13 +143,15 @@ def test_whole_words(counted):
     total = sum(kinds.values())
     for count in range(4):
         assert is_plausible(kinds[count], total, binom.pmf(count, 3, 0.8))
-    assert is_plausible(counts["replaced"] , counts["selected"], 0.1 * (1 - 1 / (SMALL - NUM_SPECIAL)))
+    assert is_plausible(counts["replaced"], counts["selected"], 0.1 * (1 - 1 / (SMALL - NUM_SPECIAL)))
     assert chisquare(np.bincount((replacements - NUM_SPECIAL) % 41, minlength=41)[:41]).pvalue > 1e-5
 
 
 def test_masks_are_drawn_afresh_each_epoch(make_corpus, numbers):
     corpus, documents = make_corpus([[50]])
-    generator = lm_generator(numbers, corpus, batch_size=1, max_len=52, use_single_sentence=True, short_prob=0)
+    generator = lm_generator(
+        numbers, corpus, batch_size=1, max_len=52, use_single_sentence=True, short_prob=0
+    )
     assert len(generator) == 1
     masks = np.concatenate([generator[i].token_classification["lm"].target_mask for i in range(2000)])
     assert is_plausible(int(masks.sum()), masks[:, 1:-1].size, 0.15)

@@ -56,7 +56,9 @@ def test_huge_sizes():
 
 
 def test_streams_differ_by_seed_and_index():
-    words = [RandomStream(seed, index).words(7).tolist() for seed in (0, 1, 2**64 - 1) for index in (0, 1, 10**15)]
+    words = [
+        RandomStream(seed, index).words(7).tolist() for seed in (0, 1, 2**64 - 1) for index in (0, 1, 10**15)
+    ]
     assert len({tuple(w) for w in words}) == 9
     assert RandomStream(3, 4).words(7).tolist() == RandomStream(3, 4).words(7).tolist()
 

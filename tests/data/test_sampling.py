@@ -35,7 +35,9 @@ def check_pair(first, second, is_next, places, fill):
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("shape", SHAPES)
 def test_pairs_of_random_corpora(make_corpus, numbers, seed, shape):
-    corpus, documents = make_corpus(random_sizes(seed, num_documents=3 + seed, max_tokens=(5, 17, 60)[seed % 3]))
+    corpus, documents = make_corpus(
+        random_sizes(seed, num_documents=3 + seed, max_tokens=(5, 17, 60)[seed % 3])
+    )
     places = Places(documents)
     generator = lm_generator(numbers, corpus, batch_size=7, seed=seed, **shape)
     labels = Counter()
@@ -51,7 +53,9 @@ def test_pairs_of_random_corpora(make_corpus, numbers, seed, shape):
 def test_share_of_pairs_that_follow(large, numbers, mismatch_prob, fill):
     corpus, documents = large
     places = Places(documents)
-    generator = lm_generator(numbers, corpus, batch_size=101, max_len=40, mismatch_prob=mismatch_prob, fill=fill)
+    generator = lm_generator(
+        numbers, corpus, batch_size=101, max_len=40, mismatch_prob=mismatch_prob, fill=fill
+    )
     rows = list(examples(generator, numbers, 80))
     for row in rows:
         check_pair(*row, places, fill)
@@ -62,7 +66,9 @@ def test_share_of_pairs_that_follow(large, numbers, mismatch_prob, fill):
         assert 1e-4 < binom.cdf(follow, len(rows), 1 - mismatch_prob) < 1 - 1e-4
 
 
-@pytest.mark.parametrize("sizes", [None, [[4, 5]] * 40 + [[300, 20, 9] * 5], [[3]] * 60 + [[9, 8, 7] * 9] * 2])
+@pytest.mark.parametrize(
+    "sizes", [None, [[4, 5]] * 40 + [[300, 20, 9] * 5], [[3]] * 60 + [[9, 8, 7] * 9] * 2]
+)
 def test_sizes_do_not_give_the_label_away(large, make_corpus, numbers, sizes):
     corpus, _ = large if sizes is None else make_corpus(sizes)
     generator = lm_generator(numbers, corpus, batch_size=101, max_len=50, seed=3)
@@ -81,7 +87,9 @@ def test_size_of_the_first_sentence_of_b_does_not_give_the_label_away(numbers, m
     places = Places(documents)
     sizes = list(map(len, places.sentences))
     generator = lm_generator(numbers, corpus, batch_size=101, max_len=128)
-    table = Counter((is_next, sizes[places.sentence_of[b[0]]]) for _, b, is_next in examples(generator, numbers, 60))
+    table = Counter(
+        (is_next, sizes[places.sentence_of[b[0]]]) for _, b, is_next in examples(generator, numbers, 60)
+    )
     counts = np.array([[table[label, size] for size in (1, 2, 21)] for label in (0, 1)])
     assert chi2_contingency(counts).pvalue > 1e-4
 
@@ -112,9 +120,12 @@ def test_short_share(numbers, make_corpus):
 
 @pytest.mark.parametrize("single", [True, False])
 def test_every_sentence_comes_up(large, numbers, single):
-    """Within a few epochs all of the text is seen, the ends of documents included, and none of it all the time."""
+    """Within a few epochs all of the text is seen, the ends of documents included, and none of it all the "
+    "time."""
     corpus, documents = large
-    generator = lm_generator(numbers, corpus, batch_size=64, max_len=40, use_single_sentence=single, mismatch_prob=0)
+    generator = lm_generator(
+        numbers, corpus, batch_size=64, max_len=40, use_single_sentence=single, mismatch_prob=0
+    )
     seen = Counter()
     for index in range(20 * len(generator)):
         for first, second, _ in segments_of(generator[index], numbers):
@@ -213,7 +224,9 @@ def test_documents_of_one_sentence_serve_as_b(make_corpus, numbers):
 def test_corpora_without_pairs(make_corpus, numbers):
     one, _ = make_corpus([[5, 6, 7, 8]])
     for fill in (True, False):
-        with pytest.raises(ValueError, match="no negative pair.*blank lines.*use_single_sentence=True.*mismatch_prob=0"):
+        with pytest.raises(
+            ValueError, match="no negative pair.*blank lines.*use_single_sentence=True.*mismatch_prob=0"
+        ):
             lm_generator(numbers, one, max_len=16, fill=fill)
         generator = lm_generator(numbers, one, batch_size=4, max_len=16, fill=fill, mismatch_prob=0)
         assert all(is_next == 1 for _, _, is_next in examples(generator, numbers, 5))
@@ -223,7 +236,12 @@ def test_corpora_without_pairs(make_corpus, numbers):
         with pytest.raises(ValueError, match="no document of two sentences"):
             lm_generator(numbers, lone, max_len=16, fill=fill)
         lm_generator(numbers, lone, max_len=16, fill=fill, use_single_sentence=True)[0]
-    for options in ({}, dict(fill=False), dict(use_single_sentence=True), dict(fill=False, use_single_sentence=True)):
+    for options in (
+        {},
+        dict(fill=False),
+        dict(use_single_sentence=True),
+        dict(fill=False, use_single_sentence=True),
+    ):
         with pytest.raises(ValueError, match="min_len"):
             lm_generator(numbers, lone, max_len=64, min_len=40, **options)
 
@@ -232,9 +250,7 @@ def test_decoded_pairs_against_the_text(english, english_encoder, english_file):
     """Real text, decoded: B follows A in the file exactly where the label says so."""
     documents = [d.split("\n") for d in english_file.read_text(encoding="utf-8").split("\n\n")]
     decode = english_encoder.decode
-    lines = [
-        [decode(ids) for ids in english_encoder.encode_batch(document) if ids] for document in documents
-    ]
+    lines = [[decode(ids) for ids in english_encoder.encode_batch(document) if ids] for document in documents]
     successors = {(a, b) for document in lines for a, b in zip(document, document[1:], strict=False)}
     generator = lm_generator(english_encoder, english, batch_size=50, max_len=512, fill=False)
     counts = Counter()
@@ -242,7 +258,8 @@ def test_decoded_pairs_against_the_text(english, english_encoder, english_file):
         batch = generator[index]
         for row, tokens in enumerate(batch.token_classification["lm"].target):
             first, second = (
-                decode(tokens[batch.padding_mask[row] & (batch.segments[row] == segment)]) for segment in (0, 1)
+                decode(tokens[batch.padding_mask[row] & (batch.segments[row] == segment)])
+                for segment in (0, 1)
             )
             is_next = int(batch.sentence_classification["is_next"].target[row])
             counts[is_next] += 1
@@ -251,6 +268,8 @@ def test_decoded_pairs_against_the_text(english, english_encoder, english_file):
             if is_next:
                 assert (first, second) in successors
             else:
-                homes = [{d for d, document in enumerate(lines) if part in document} for part in (first, second)]
+                homes = [
+                    {d for d, document in enumerate(lines) if part in document} for part in (first, second)
+                ]
                 assert len(homes[0] | homes[1]) > 1
     assert 1e-4 < binom.cdf(counts[1], 1000, 0.5) < 1 - 1e-4

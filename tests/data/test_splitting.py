@@ -8,7 +8,10 @@ from bert_keras.data import split_sentences
 
 CASES = [
     ("One. Two! Three? Four", ["One.", "Two!", "Three?", "Four"]),
-    ('He said "Stop!" Then he ran. (So did I.) We met.', ['He said "Stop!"', "Then he ran.", "(So did I.)", "We met."]),
+    (
+        'He said "Stop!" Then he ran. (So did I.) We met.',
+        ['He said "Stop!"', "Then he ran.", "(So did I.)", "We met."],
+    ),
     ('"Stop!" he said. “Why?” she asked… Nothing.', ['"Stop!" he said.', "“Why?” she asked…", "Nothing."]),
     ("Dr. No met Mrs. A. B. Smith at 3.14 p.m. today.", ["Dr. No met Mrs. A. B. Smith at 3.14 p.m. today."]),
     ("What?! No... Really.", ["What?!", "No...", "Really."]),

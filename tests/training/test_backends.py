@@ -18,22 +18,23 @@ SCRIPT = textwrap.dedent(
     sys.path.insert(0, sys.argv[1])
     import keras
     from conftest import ToyGenerator
-    from bert_keras import TaskMetadata, TaskWeightScheduler, create_optimizer, load_model, train_model, create_transformer
-    from bert_keras.training import MultiTaskModel
+    from bert_keras import TaskMetadata, TaskWeightScheduler, create_optimizer, load_model, train_model,
+    create_transformer from bert_keras.training import MultiTaskModel
 
     toys = ToyGenerator(batch_size=8)
     if sys.argv[3] == "write":
         off = dict(embedding_dropout=0.0, attention_dropout=0.0, residual_dropout=0.0)
         encoder = create_transformer(53, 12, 16, 2, 3, 20, seed=5, **off)
-        tasks = [TaskMetadata("lm", True, 53), TaskMetadata("parity", False, 2, 0.0, TaskWeightScheduler(True, True, 0.5))]
-        MultiTaskModel(encoder, tasks).save_weights(sys.argv[2])
+        tasks = [TaskMetadata("lm", True, 53), TaskMetadata("parity", False, 2, 0.0, TaskWeightScheduler(True,
+        True, 0.5))] MultiTaskModel(encoder, tasks).save_weights(sys.argv[2])
     else:
         model = load_model(sys.argv[2])
         losses = []
         class Losses(keras.callbacks.Callback):
             def on_epoch_end(self, epoch, logs=None):
                 losses.append([logs["loss"], logs["lm_loss"], logs["parity_loss"]])
-        train_model(model, model.tasks, toys, pretrain_steps=1, pretrain_epochs=8, pretrain_callbacks=[Losses()],
+        train_model(model, model.tasks, toys, pretrain_steps=1, pretrain_epochs=8,
+        pretrain_callbacks=[Losses()],
                     pretrain_optimizer=create_optimizer(8, 3e-3), verbose=0)
         print("LOSSES " + json.dumps(losses))
     """
@@ -54,9 +55,15 @@ def test_backends_agree(tmp_path):
     run(BACKENDS[0], tmp_path / "initial", "write")
     losses = {}
     for backend in BACKENDS:
-        line = next(line for line in run(backend, tmp_path / "initial", "train").splitlines() if line.startswith("LOSSES "))
+        line = next(
+            line
+            for line in run(backend, tmp_path / "initial", "train").splitlines()
+            if line.startswith("LOSSES ")
+        )
         losses[backend] = np.array(json.loads(line.removeprefix("LOSSES ")))
     first = losses[BACKENDS[0]]
     assert first.shape == (8, 3) and np.ptp(first[:, 0]) > 0.05  # it did train
     for backend in BACKENDS[1:]:
-        np.testing.assert_allclose(losses[backend], first, rtol=2e-4, err_msg=f"{backend} against {BACKENDS[0]}")
+        np.testing.assert_allclose(
+            losses[backend], first, rtol=2e-4, err_msg=f"{backend} against {BACKENDS[0]}"
+        )

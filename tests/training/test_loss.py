@@ -103,7 +103,9 @@ def test_means_over_several_batches_count_labels_not_batches():
         values = [expected(model, batch)[task.name] for batch in batches]
         count = sum(n for _, _, n in values)
         assert logs[f"{task.name}_loss"] == pytest.approx(sum(v * n for v, _, n in values) / count, rel=1e-5)
-        assert logs[f"{task.name}_accuracy"] == pytest.approx(sum(a * n for _, a, n in values) / count, abs=1e-6)
+        assert logs[f"{task.name}_accuracy"] == pytest.approx(
+            sum(a * n for _, a, n in values) / count, abs=1e-6
+        )
 
 
 def test_rows_without_labels_change_nothing():
@@ -114,13 +116,20 @@ def test_rows_without_labels_change_nothing():
         labels.target_mask[:] = False
     more.sentence_classification["topic"].target_mask[:] = -1
     joined = SentenceBatch(
-        *(np.concatenate([getattr(batch, name), getattr(more, name)]) for name in ("tokens", "segments", "padding_mask")),
+        *(
+            np.concatenate([getattr(batch, name), getattr(more, name)])
+            for name in ("tokens", "segments", "padding_mask")
+        ),
         {
-            name: TaskDataBatch(*map(np.concatenate, zip(labels, more.token_classification[name], strict=True)))
+            name: TaskDataBatch(
+                *map(np.concatenate, zip(labels, more.token_classification[name], strict=True))
+            )
             for name, labels in batch.token_classification.items()
         },
         {
-            name: TaskDataBatch(*map(np.concatenate, zip(labels, more.sentence_classification[name], strict=True)))
+            name: TaskDataBatch(
+                *map(np.concatenate, zip(labels, more.sentence_classification[name], strict=True))
+            )
             for name, labels in batch.sentence_classification.items()
         },
     )
@@ -196,12 +205,16 @@ def test_inactive_tasks_keep_their_heads(toy, toy_tasks):
     assert again is model and all(v.trainable for v in model.heads["lm"].own_variables())
     for before, after in zip(lm_head, model.heads["lm"].own_variables(), strict=True):
         np.testing.assert_array_equal(before, keras.ops.convert_to_numpy(after))
-    changed = [np.abs(b - keras.ops.convert_to_numpy(a)).max() for b, a in zip(parity, again.heads["parity"].own_variables(), strict=True)]
+    changed = [
+        np.abs(b - keras.ops.convert_to_numpy(a)).max()
+        for b, a in zip(parity, again.heads["parity"].own_variables(), strict=True)
+    ]
     assert max(changed) > 0
 
 
 def test_the_weight_of_a_task_changes_at_every_step(toy):
-    """Through the losses: SGD at rate 0 keeps the model, so each step's total loss is weight times a known loss."""
+    """Through the losses: SGD at rate 0 keeps the model, so each step's total loss is weight times a known
+    loss."""
     from bert_keras import train_model
 
     class Ramp(TaskWeightScheduler):
@@ -218,9 +231,15 @@ def test_the_weight_of_a_task_changes_at_every_step(toy):
     off = {"embedding_dropout": 0.0, "attention_dropout": 0.0, "residual_dropout": 0.0}
     encoder = create_transformer(53, 12, 16, 1, 3, 20, seed=5, **off)
     train_model(
-        encoder, [task], toy(num_batches=3), pretrain_steps=3, pretrain_epochs=2,
-        pretrain_optimizer=keras.optimizers.SGD(0.0), pretrain_callbacks=[Totals()], verbose=0,
-    )  # fmt: skip
+        encoder,
+        [task],
+        toy(num_batches=3),
+        pretrain_steps=3,
+        pretrain_epochs=2,
+        pretrain_optimizer=keras.optimizers.SGD(0.0),
+        pretrain_callbacks=[Totals()],
+        verbose=0,
+    )
     model = MultiTaskModel(encoder, [task], seed=0)
     losses = [expected(model, toy()[step])["parity"][0] for step in range(6)]
     steps = np.array([0.25 * step * loss for step, loss in enumerate(losses)])

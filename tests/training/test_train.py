@@ -35,7 +35,9 @@ def test_it_learns_what_can_be_learnt(toy):
     toys = toy(batch_size=32)
     encoder = create_transformer(53, 48, 16, 1, 4, 64, seed=5, **NO_DROPOUT)
     optimizer = create_optimizer(150, 1e-2)
-    before = evaluate_model(train_model(encoder, [lm], toys, pretrain_steps=1, verbose=0), toys, is_pretrain=True)
+    before = evaluate_model(
+        train_model(encoder, [lm], toys, pretrain_steps=1, verbose=0), toys, is_pretrain=True
+    )
     model = train_model(encoder, [lm], toys, pretrain_steps=150, pretrain_optimizer=optimizer, verbose=0)
     after = evaluate_model(model, toys, is_pretrain=True)
     uninformed = np.log(48)  # tokens are uniform over 48 ids; their neighbours tell them
@@ -50,17 +52,27 @@ def test_both_phases_validation_and_callbacks(toy, toy_tasks, tmp_path):
             seen.append(batch)
 
     model = train_model(
-        tiny(), toy_tasks, toy(), toy(seed=1),
-        pretrain_steps=3, pretrain_epochs=2, pretrain_callbacks=[Seen()],
-        finetune_epochs=1, finetune_callbacks=[keras.callbacks.CSVLogger(tmp_path / "log.csv")],
-        validation_pretrain_generator=toy(seed=2), validation_finetune_generator=toy(seed=3), validation_steps=2,
+        tiny(),
+        toy_tasks,
+        toy(),
+        toy(seed=1),
+        pretrain_steps=3,
+        pretrain_epochs=2,
+        pretrain_callbacks=[Seen()],
+        finetune_epochs=1,
+        finetune_callbacks=[keras.callbacks.CSVLogger(tmp_path / "log.csv")],
+        validation_pretrain_generator=toy(seed=2),
+        validation_finetune_generator=toy(seed=3),
+        validation_steps=2,
         verbose=0,
-    )  # fmt: skip
+    )
     assert seen == [0, 1, 2] * 2
     pretrain, finetune = (model.training_history[phase].history for phase in ("pretrain", "finetune"))
     names = {"loss", "lm_loss", "lm_accuracy", "lm_perplexity", "parity_loss", "parity_accuracy"}
     assert set(pretrain) == names | {f"val_{name}" for name in names}
-    assert set(finetune) == {f"{v}{name}" for v in ("", "val_") for name in ("loss", "parity_loss", "parity_accuracy")}
+    assert set(finetune) == {
+        f"{v}{name}" for v in ("", "val_") for name in ("loss", "parity_loss", "parity_accuracy")
+    }
     assert len(pretrain["loss"]) == 2 and "parity_loss" in (tmp_path / "log.csv").read_text()
     measured = evaluate_model(model, [toy(seed=3)[i] for i in range(2)])
     assert measured["parity_loss"] == pytest.approx(finetune["val_parity_loss"][-1], rel=1e-5)
@@ -161,15 +173,29 @@ def test_accumulated_batches_make_one_update(toy):
 
     def joined(batches):
         return SentenceBatch(
-            *(np.concatenate([getattr(b, name) for b in batches]) for name in ("tokens", "segments", "padding_mask")),
+            *(
+                np.concatenate([getattr(b, name) for b in batches])
+                for name in ("tokens", "segments", "padding_mask")
+            ),
             {},
-            {"parity": TaskDataBatch(*map(np.concatenate, zip(*(b.sentence_classification["parity"] for b in batches), strict=True)))},
+            {
+                "parity": TaskDataBatch(
+                    *map(
+                        np.concatenate,
+                        zip(*(b.sentence_classification["parity"] for b in batches), strict=True),
+                    )
+                )
+            },
         )
 
     def run(batches, accumulation_steps, steps):
-        optimizer = create_optimizer(steps, 1e-2, warmup=0.0, decay="constant", accumulation_steps=accumulation_steps)
+        optimizer = create_optimizer(
+            steps, 1e-2, warmup=0.0, decay="constant", accumulation_steps=accumulation_steps
+        )
         encoder = tiny(**NO_DROPOUT)
-        return train_model(encoder, [task], batches, pretrain_steps=steps, pretrain_optimizer=optimizer, verbose=0)
+        return train_model(
+            encoder, [task], batches, pretrain_steps=steps, pretrain_optimizer=optimizer, verbose=0
+        )
 
     one = run([toys[0], toys[1]], 2, 2)
     other = run([joined([toys[0], toys[1]])], 1, 1)
@@ -211,7 +237,9 @@ class NextTokens:
         target = np.roll(tokens, -1, axis=1)
         mask = np.roll(batch.padding_mask, -1, axis=1) & batch.padding_mask
         mask[:, -1] = False
-        return SentenceBatch(tokens, batch.segments, batch.padding_mask, {"lm": TaskDataBatch(target, mask)}, {})
+        return SentenceBatch(
+            tokens, batch.segments, batch.padding_mask, {"lm": TaskDataBatch(target, mask)}, {}
+        )
 
 
 def test_next_tokens_need_an_encoder_that_does_not_see_them(toy):
@@ -252,8 +280,14 @@ def set_item(place, value):
         ({"tokens": set_item((0, 0), 53)}, r"token ids must be from 0 to 52.*53 rows.*to 53"),
         ({"tokens": set_item((0, 0), -1)}, r"token ids must be from 0 to 52.*Received: -1"),
         ({"segments": set_item((0, 0), 2)}, r"segment ids must be from 0 to 1"),
-        ({"token_classification": lambda b, t: t.pop("lm")}, r"no labels for the active task 'lm'.*\['parity'\]"),
-        ({"sentence_classification": lambda b, t: t["parity"].target.fill(2)}, r"'parity' must be from 0 to 1.*2 to 2"),
+        (
+            {"token_classification": lambda b, t: t.pop("lm")},
+            r"no labels for the active task 'lm'.*\['parity'\]",
+        ),
+        (
+            {"sentence_classification": lambda b, t: t["parity"].target.fill(2)},
+            r"'parity' must be from 0 to 1.*2 to 2",
+        ),
     ],
 )
 def test_bad_batches_are_found_before_training(toy, toy_tasks, changes, problem):
@@ -290,7 +324,12 @@ def test_a_bad_batch_in_the_middle_says_which(toy, toy_tasks):
     ],
 )
 def test_arguments_that_do_not_fit(toy, toy_tasks, arguments, problem):
-    defaults = {"encoder_model": tiny, "pretrain_generator": lambda toy: toy(), "tasks": toy_tasks, "verbose": 0}
+    defaults = {
+        "encoder_model": tiny,
+        "pretrain_generator": lambda toy: toy(),
+        "tasks": toy_tasks,
+        "verbose": 0,
+    }
     merged = {**defaults, **arguments}
     merged["encoder_model"] = merged["encoder_model"]()
     merged["pretrain_generator"] = merged["pretrain_generator"](toy)
