@@ -59,6 +59,33 @@ def sinusoidal_positions(max_len: int, embedding_dim: int) -> np.ndarray:
     return np.where(column % 2 == 0, np.sin(angle), np.cos(angle)).astype("float32")
 
 
+def rotary_angles(position_ids: Any, head_dim: int, base: float = 10000.0) -> tuple[Any, Any]:
+    """Return cosines and sines of the rotary position embedding (Su et al. 2021): angle = position / base^(2k
+    / head_dim).
+
+    Args:
+        position_ids: int32, `(batch, length)`.
+        head_dim: features of a head, an even number.
+        base: the longest wavelength is about this times two pi.
+
+    Returns:
+        Two float32 arrays, `(batch, length, 1, head_dim // 2)`.
+    """
+    frequencies = base ** (-np.arange(0, head_dim, 2, dtype="float32") / head_dim)
+    angles = ops.cast(position_ids, "float32")[:, :, None, None] * ops.convert_to_tensor(
+        frequencies, "float32"
+    )
+    return ops.cos(angles), ops.sin(angles)
+
+
+def rotate(features: Any, cosines: Any, sines: Any) -> Any:
+    """Turn the pairs (k, k + head_dim / 2) of features `(batch, length, heads, head_dim)` by the given
+    angles."""
+    first, second = ops.split(features, 2, axis=-1)
+    cosines, sines = ops.cast(cosines, features.dtype), ops.cast(sines, features.dtype)
+    return ops.concatenate([first * cosines - second * sines, second * cosines + first * sines], axis=-1)
+
+
 def gather_positions(hidden: Any, positions: Any) -> Any:
     """Return the hidden states at some positions.
 
@@ -90,7 +117,7 @@ class Embeddings(keras.layers.Layer):
         embedding_dim: width.
         max_len: number of positions.
         num_segments: number of segment rows.
-        position_embedding: `"learned"` or `"sinusoidal"`.
+        position_embedding: `"learned"`, `"sinusoidal"`, or `"rotary"`, which adds nothing here.
         layer_norm: whether the sum is normalised.
         layer_norm_epsilon: added to the variance.
         dropout: share of features dropped.
@@ -129,7 +156,7 @@ class Embeddings(keras.layers.Layer):
             table(max_len, "position_embedding") if position_embedding == "learned" else None
         )
         self._position_table = None
-        if self.position_embedding is None:
+        if position_embedding == "sinusoidal":
             self._position_table = sinusoidal_positions(max_len, embedding_dim)
         self.norm = None
         if layer_norm:
@@ -150,20 +177,22 @@ class Embeddings(keras.layers.Layer):
         self.built = True
 
     def call(self, token_ids: Any, segment_ids: Any, position_ids: Any, training: bool = False) -> Any:
-        tokens = self.token_embedding(token_ids)  # (batch, length, width)
-        segments = self.segment_embedding(segment_ids)
+        parts = [
+            self.token_embedding(token_ids),
+            self.segment_embedding(segment_ids),
+        ]  # (batch, length, width)
         if self.position_embedding is not None:
-            positions = self.position_embedding(position_ids)
-        else:
-            positions = ops.take(
-                ops.convert_to_tensor(self._position_table, tokens.dtype), position_ids, axis=0
-            )
-        parts = [tokens, segments, positions]
+            parts.append(self.position_embedding(position_ids))
+        elif self._position_table is not None:
+            table = ops.convert_to_tensor(self._position_table, parts[0].dtype)
+            parts.append(ops.take(table, position_ids, axis=0))
         if len(self.dropouts) == 3:
             parts = [
-                dropout(part, training=training) for dropout, part in zip(self.dropouts, parts, strict=True)
+                dropout(part, training=training) for dropout, part in zip(self.dropouts, parts, strict=False)
             ]
-        hidden = parts[0] + parts[1] + parts[2]
+        hidden = parts[0] + parts[1]
+        if len(parts) == 3:
+            hidden = hidden + parts[2]
         if self.norm is not None:
             hidden = self.norm(hidden)
         if len(self.dropouts) == 1:
@@ -231,7 +260,7 @@ class TransformerBlock(keras.layers.Layer):
         self.residual_dropout_1 = dropout(residual_dropout, "residual_dropout_1")
         self.residual_dropout_2 = dropout(residual_dropout, "residual_dropout_2")
 
-    def build(self, hidden_shape: Any, visible_shape: Any = None) -> None:
+    def build(self, hidden_shape: Any, **shapes: Any) -> None:
         width, inner = (None, None, self.embedding_dim), (None, None, self.d_hid)
         for layer in (
             self.qkv,
@@ -244,12 +273,18 @@ class TransformerBlock(keras.layers.Layer):
         self.feedforward_out.build(inner)
         self.built = True
 
-    def call(self, hidden: Any, visible: Any, positions: Any = None, training: bool = False) -> Any:
-        """Return new hidden states: of all positions, or `(n, width)` of n positions, each row times length
+    def call(
+        self,
+        hidden: Any,
+        visible: Any,
+        rotation: tuple[Any, Any] | None = None,
+        positions: Any = None,
+        training: bool = False,
+    ) -> Any:
+        """Return new hidden states: of all positions, or `(n, width)` of n, each given as row times length
         plus column."""
-        context = self.attention(
-            self.attention_norm(hidden) if self.is_pre_norm else hidden, visible, training
-        )
+        normed = self.attention_norm(hidden) if self.is_pre_norm else hidden
+        context = self.attention(normed, visible, rotation, training)
         if positions is not None:
             context, hidden = gather_positions(context, positions), gather_positions(hidden, positions)
         hidden = hidden + self.residual_dropout_1(self.attention_output(context), training=training)
@@ -262,10 +297,12 @@ class TransformerBlock(keras.layers.Layer):
         inner = ops.gelu(self.feedforward_in(hidden), approximate=not self.use_exact_gelu)
         return self.residual_dropout_2(self.feedforward_out(inner), training=training)
 
-    def attention(self, hidden: Any, visible: Any, training: bool) -> Any:
+    def attention(self, hidden: Any, visible: Any, rotation: tuple[Any, Any] | None, training: bool) -> Any:
         batch, length = ops.shape(hidden)[0], ops.shape(hidden)[1]
         heads = (batch, length, self.num_heads, self.embedding_dim // self.num_heads)
         query, key, value = (ops.reshape(part, heads) for part in ops.split(self.qkv(hidden), 3, axis=-1))
+        if rotation is not None:
+            query, key = rotate(query, *rotation), rotate(key, *rotation)
         dropout = None
         if training and self.attention_dropout.rate > 0:
 
@@ -275,5 +312,5 @@ class TransformerBlock(keras.layers.Layer):
         context = attend(query, key, value, visible, dropout)
         return ops.reshape(context, (batch, length, self.embedding_dim))
 
-    def compute_output_shape(self, hidden_shape: Any, visible_shape: Any = None) -> Any:
+    def compute_output_shape(self, hidden_shape: Any, **shapes: Any) -> Any:
         return hidden_shape

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 from bert_keras.encoders.inputs import encoder_inputs
-from bert_keras.encoders.layers import Embeddings, SeedSequence, TransformerBlock, visible_pairs
+from bert_keras.encoders.layers import (
+    Embeddings,
+    SeedSequence,
+    TransformerBlock,
+    rotary_angles,
+    visible_pairs,
+)
 
 TRANSFORMER_SIZES: Mapping[str, Mapping[str, int]] = {
     # Turc et al. 2019, "Well-Read Students Learn Better"; base and large: Devlin et al. 2018.
@@ -21,6 +27,14 @@ TRANSFORMER_SIZES: Mapping[str, Mapping[str, int]] = {
     "base": {"num_layers": 12, "embedding_dim": 768, "num_heads": 12, "d_hid": 3072},
     "large": {"num_layers": 24, "embedding_dim": 1024, "num_heads": 16, "d_hid": 4096},
 }
+
+
+class _Parts(NamedTuple):
+    visible_pairs: keras.layers.Layer
+    rotary_angles: keras.layers.Layer | None
+    embeddings: Embeddings
+    blocks: list[TransformerBlock]
+    final_norm: keras.layers.Layer | None
 
 
 @keras.saving.register_keras_serializable(package="bert_keras")
@@ -121,9 +135,17 @@ class Transformer(keras.Model):
                 epsilon=layer_norm_epsilon, dtype=policy, name="final_norm"
             )
         inputs = encoder_inputs()
-        super().__init__(inputs, _hidden_states(embeddings, blocks, final_norm, inputs, is_causal), name=name)
+        rotary = RotaryAngles(embedding_dim // num_heads, name="rotary_angles")
+        parts = _Parts(
+            VisiblePairs(is_causal, name="visible_pairs"),
+            rotary if position_embedding == "rotary" else None,
+            embeddings,
+            blocks,
+            final_norm,
+        )
+        super().__init__(inputs, _hidden_states(parts, inputs, None), name=name)
         self.dtype_policy = policy  # a functional model takes no `dtype`; the heads follow this
-        self.embeddings, self.blocks, self.final_norm, self._config = embeddings, blocks, final_norm, config
+        self._parts, self._config = parts, config
         for key, value in config.items():
             if key not in ("name", "dtype"):
                 setattr(self, key, value)
@@ -131,13 +153,11 @@ class Transformer(keras.Model):
     @property
     def token_embedding(self) -> keras.layers.Embedding:
         """The table of token embeddings, to which the `lm` decoder is tied."""
-        return self.embeddings.token_embedding
+        return self._parts.embeddings.token_embedding
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if isinstance(inputs, dict) and inputs.get("attention_mask") is not None:
-            return _hidden_states(
-                self.embeddings, self.blocks, self.final_norm, inputs, self.is_causal, bool(training)
-            )
+            return _hidden_states(self._parts, inputs, bool(training))
         return super().call(inputs, training=training)
 
     def states_at(self, inputs: Mapping[str, Any], positions: Any, training: bool = False) -> Any:
@@ -152,14 +172,7 @@ class Transformer(keras.Model):
         Returns:
             float, `(n, embedding_dim)`.
         """
-        visible = visible_pairs(inputs["sequence_ids"], self.is_causal)
-        hidden = self.embeddings(
-            inputs["token_ids"], inputs["segment_ids"], inputs["position_ids"], training=training
-        )
-        for block in self.blocks[:-1]:
-            hidden = block(hidden, visible, training=training)
-        hidden = self.blocks[-1](hidden, visible, positions, training=training)
-        return hidden if self.final_norm is None else self.final_norm(hidden)
+        return _hidden_states(self._parts, inputs, training, positions)
 
     def get_config(self) -> dict[str, Any]:
         return dict(self._config)
@@ -170,25 +183,23 @@ class Transformer(keras.Model):
 
 
 def _hidden_states(
-    embeddings: Embeddings,
-    blocks: list[TransformerBlock],
-    final_norm: keras.layers.Layer | None,
-    inputs: Mapping[str, Any],
-    is_causal: bool,
-    training: bool | None = None,
+    parts: _Parts, inputs: Mapping[str, Any], training: bool | None, positions: Any = None
 ) -> Any:
-    visible = VisiblePairs(is_causal, name="visible_pairs")(inputs["sequence_ids"])
+    """The encoder as equations: symbolic on construction, where `training` is None, else with arrays."""
+    visible = parts.visible_pairs(inputs["sequence_ids"])
     if inputs.get("attention_mask") is not None:
         visible = ops.logical_and(visible, ops.cast(inputs["attention_mask"], "bool"))
+    rotation = None if parts.rotary_angles is None else parts.rotary_angles(inputs["position_ids"])
     arguments = {} if training is None else {"training": training}
-    hidden = embeddings(inputs["token_ids"], inputs["segment_ids"], inputs["position_ids"], **arguments)
-    for block in blocks:
-        hidden = block(hidden, visible, **arguments)
-    return hidden if final_norm is None else final_norm(hidden)
+    hidden = parts.embeddings(inputs["token_ids"], inputs["segment_ids"], inputs["position_ids"], **arguments)
+    for block in parts.blocks[:-1]:
+        hidden = block(hidden, visible, rotation, **arguments)
+    hidden = parts.blocks[-1](hidden, visible, rotation, positions, **arguments)
+    return hidden if parts.final_norm is None else parts.final_norm(hidden)
 
 
 class VisiblePairs(keras.layers.Layer):
-    """`visible_pairs` as a layer without weights, so that the functional graph holds one named node."""
+    """`visible_pairs` as a layer without weights."""
 
     def __init__(self, is_causal: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -196,6 +207,17 @@ class VisiblePairs(keras.layers.Layer):
 
     def call(self, sequence_ids: Any) -> Any:
         return visible_pairs(sequence_ids, self.is_causal)
+
+
+class RotaryAngles(keras.layers.Layer):
+    """`rotary_angles` as a layer without weights."""
+
+    def __init__(self, head_dim: int, **kwargs: Any) -> None:
+        super().__init__(dtype="float32", **kwargs)
+        self.head_dim = head_dim
+
+    def call(self, position_ids: Any) -> tuple[Any, Any]:
+        return rotary_angles(position_ids, self.head_dim)
 
 
 def create_transformer(
@@ -236,7 +258,9 @@ def create_transformer(
         size: `"tiny"`, `"mini"`, `"small"`, `"medium"`, `"base"` or `"large"`: the published BERT shapes,
             from which width and depth come where they are not given.
         num_segments: number of segment ids.
-        position_embedding: `"learned"`, or `"sinusoidal"` (fixed, Vaswani et al. 2017).
+        position_embedding: `"learned"` (BERT, GPT), `"sinusoidal"` (fixed, Vaswani et al. 2017), or
+            `"rotary"` (queries and keys turned by their positions, Su et al. 2021), with which small encoders
+            learn much faster from scratch.
         embedding_layer_norm: normalise the sum of the embeddings (BERT) or not (GPT).
         embedding_dropout: share of embedding features dropped in training.
         attention_dropout: share of attention probabilities dropped in training.
@@ -294,9 +318,15 @@ def create_transformer(
         "residual_dropout": residual_dropout,
     }
     _check_numbers(counts, rates)
-    if position_embedding not in ("learned", "sinusoidal"):
+    if position_embedding not in ("learned", "sinusoidal", "rotary"):
         raise ValueError(
-            f"`position_embedding` must be 'learned' or 'sinusoidal'. Received: {position_embedding!r}"
+            "`position_embedding` must be 'learned', 'sinusoidal' or 'rotary'. "
+            f"Received: {position_embedding!r}"
+        )
+    if position_embedding == "rotary" and (embedding_dim // num_heads) % 2:
+        raise ValueError(
+            "Rotary positions need heads of even width. "
+            f"Received: embedding_dim={embedding_dim}, num_heads={num_heads}"
         )
     if norm_placement not in ("post", "pre"):
         raise ValueError(f"`norm_placement` must be 'post' or 'pre'. Received: {norm_placement!r}")
