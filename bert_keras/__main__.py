@@ -45,7 +45,7 @@ def main() -> None:
     command.add_argument(
         "directory", nargs="?", default="bert_keras_quickstart", type=Path, help="where files are kept"
     )
-    command.add_argument("--steps", type=int, default=1200, help="pretraining steps")
+    command.add_argument("--steps", type=int, default=1000, help="pretraining steps")
     options = command.parse_args()
     start = time.perf_counter()
     folder: Path = options.directory
@@ -53,8 +53,10 @@ def main() -> None:
 
     say("1. Text: Python's language reference and the docstrings of its standard library")
     docstrings = list(read_docstrings())
-    held_out = docstrings[::10]
-    train = [docstring for number, docstring in enumerate(docstrings) if number % 10]
+    documents = list(dict.fromkeys(document for _, document, _ in docstrings))
+    apart = set(documents[::8])
+    held_out = [docstring for docstring in docstrings if docstring[1] in apart]
+    train = [docstring for docstring in docstrings if docstring[1] not in apart]
     for name, part in (("train.txt", train), ("held_out.txt", held_out)):
         write_corpus(folder / name, part)
     text_encoder = SentencePieceTextEncoder.train(folder / "train.txt", vocab_size=4000)
@@ -86,6 +88,8 @@ def main() -> None:
             text_encoder.vocab_size,
             size="tiny",
             max_len=MAX_LEN,
+            position_embedding="rotary",
+            norm_placement="pre",
             seed=1,
             embedding_dropout=0.0,
             attention_dropout=0.0,
@@ -98,7 +102,7 @@ def main() -> None:
         generator,
         pretrain_steps=options.steps // 4,
         pretrain_epochs=4,
-        pretrain_optimizer=create_optimizer(options.steps, 2e-3),
+        pretrain_optimizer=create_optimizer(options.steps, 3e-3, beta_2=0.98),
         verbose=2,
     )
     measured = evaluate_model(model, validation, is_pretrain=True)

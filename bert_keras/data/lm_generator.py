@@ -101,7 +101,7 @@ class LMGenerator:
             labels = TaskDataBatch(originals, mask)
         batch.token_classification[LM] = labels
         if self._label_function is not None:
-            self._add_labels(batch, originals, spans)
+            self._add_labels(batch, originals, spans, self._label_function)
         return batch
 
     def _lay_out(self, spans: Spans) -> SentenceBatch:
@@ -133,9 +133,9 @@ class LMGenerator:
         for place, start, size in zip(places.tolist(), starts.tolist(), sizes.tolist(), strict=True):
             flat[place : place + size] = corpus[start : start + size]
 
-    def _add_labels(self, batch: SentenceBatch, originals: np.ndarray, spans: Spans) -> None:
-        if self._label_function is None:
-            return
+    def _add_labels(
+        self, batch: SentenceBatch, originals: np.ndarray, spans: Spans, label_function: LabelFunction
+    ) -> None:
         sizes = np.count_nonzero(batch.padding_mask, axis=1).tolist()
         is_next = batch.sentence_classification.get(IS_NEXT)
         labels = []
@@ -148,7 +148,7 @@ class LMGenerator:
             )
             if is_next is not None:
                 sentence.sentence_classification = {IS_NEXT: SentenceTaskData(int(is_next.target[row]), 0)}
-            labels.append(self._label_function(sentence))
+            labels.append(label_function(sentence))
         taken = {*batch.token_classification, *batch.sentence_classification}
         token_level, sentence_level = collate_labels(labels, sizes, self.max_len, taken, "`label_function`")
         batch.token_classification.update(token_level)

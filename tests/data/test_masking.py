@@ -8,6 +8,7 @@ from number_text import NUM_SPECIAL, NumberEncoder, originals
 from scipy.stats import binom, chisquare
 
 from bert_keras.data import Corpus, lm_generator
+from bert_keras.data.masking import next_token_labels, vocabulary_of
 
 SMALL = 1031  # vocabulary of the statistics on replacements
 
@@ -185,3 +186,10 @@ def test_causal(large, numbers):
             assert not mask[:, -1].any() and mask[:, 0].all() and target.dtype == np.int32
         masked = lm_generator(numbers, corpus, batch_size=11, max_len=37, **options)
         np.testing.assert_array_equal(originals(masked[7]), generator[7].tokens)
+
+
+def test_next_tokens_by_hand():
+    tokens = np.array([[2, 7, 8, 4, 9], [2, 8, 3, 0, 0]], np.int32)
+    target, mask = next_token_labels(tokens, vocabulary_of(NumberEncoder(10)))
+    assert target[:, :-1].tolist() == [[7, 8, 4, 9], [8, 3, 0, 0]]
+    assert mask.tolist() == [[True, True, False, True, False], [True, False, False, False, False]]

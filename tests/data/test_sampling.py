@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from number_text import Places, is_run, random_sizes, segments_of
-from scipy.stats import binom, chi2_contingency, ks_2samp
+from scipy.stats import binom, chi2_contingency, chisquare, ks_2samp
 
 from bert_keras.data import lm_generator
 
@@ -273,3 +273,30 @@ def test_decoded_pairs_against_the_text(english, english_encoder, english_file):
                 ]
                 assert len(homes[0] | homes[1]) > 1
     assert 1e-4 < binom.cdf(counts[1], 1000, 0.5) < 1 - 1e-4
+
+
+def test_boundaries_are_drawn_evenly(make_corpus, numbers):
+    corpus, _ = make_corpus([[5] * 400] * 2)
+    generator = lm_generator(numbers, corpus, batch_size=100, max_len=43, short_prob=0.0)
+    sizes = np.array([len(first) for first, _, _ in examples(generator, numbers, 60)])
+    inner = sizes[sizes % 5 == 0]  # Chunks at the end of a document begin anywhere.
+    assert inner.size > 0.9 * sizes.size
+    assert chisquare(np.bincount(inner // 5, minlength=8)[1:8]).pvalue > 1e-4
+
+
+def test_short_documents_hardly_shorten_b(make_corpus, numbers):
+    """B comes from a document that has room, if need be after a few tries; half of the text has not."""
+    corpus, documents = make_corpus([[4, 5]] * 60 + [[9] * 60, [9] * 60])
+    places = Places(documents)
+    generator = lm_generator(numbers, corpus, batch_size=100, max_len=63, short_prob=0.0)
+    from_long = [(a, b) for a, b, _ in examples(generator, numbers, 20) if places.document_of[a[0]] >= 60]
+    assert all(len(a) + len(b) == 60 for a, b in from_long if a[0] not in places.document_starts)
+    # Half of the other text is long: four tries find it in 15 of 16 cases.
+    assert np.mean([len(b) <= 9 for _, b in from_long]) < 1 / 6 + 1 / 16 + 0.06
+
+
+def test_a_new_order_each_epoch(make_corpus, numbers):
+    corpus, _ = make_corpus([[3] * 30])
+    generator = lm_generator(numbers, corpus, batch_size=30, max_len=9, fill=False, use_single_sentence=True)
+    orders = [tuple(a[0] for a, _, _ in segments_of(generator[epoch], numbers)) for epoch in range(20)]
+    assert len({*orders}) == 20 and len({tuple(sorted(order)) for order in orders}) == 1
