@@ -79,9 +79,6 @@ def main() -> None:
     command.add_argument("--learning-rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3])
     command.add_argument("--dropout", type=float, default=0.1)
     options = command.parse_args()
-    if options.smoke and not Path(f"{options.weights}.weights.h5").exists():
-        print("No saved weights: run benchmarks/pretraining.py --save first. Left out.")
-        return
     if options.smoke:
         options.examples, options.tuning, options.epochs, options.seeds, options.learning_rates = (
             16,

@@ -207,7 +207,9 @@ def lm_generator(
             of the corpus, and each sentence (with pairs: each that has a successor) comes once an epoch.
         label_function: labels examples for further tasks. It is called with each example, as a `Sentence` of
             original tokens, that knows its document and `is_next`; it returns `TokenTaskData` or
-            `SentenceTaskData` by task name. A task that it leaves out is not labelled in that example.
+            `SentenceTaskData` by task name. A task that it leaves out is not labelled in that example; for a
+            task that may have no label in a whole batch return `SentenceTaskData(0, -1)` instead, or a
+            `TokenTaskData` whose mask is all False.
         cache_dir: where a corpus that is not prepared yet is kept, as in `Corpus.prepare`.
 
     Returns:

@@ -34,6 +34,10 @@ FORMAT = "bert_keras weights"
 FORMAT_VERSION = 1
 
 
+class DamagedFileError(OSError, ValueError):
+    """A file that is truncated, altered, or something else. An OSError too: Keras' callbacks then turn to their spare copy."""
+
+
 def weights_path(filepath: Any) -> Path:
     """Return the path with `.weights.h5` at its end, added where it is missing."""
     path = Path(os.fspath(filepath))
@@ -182,7 +186,7 @@ def _opened(filepath: Any) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise ValueError(
+        raise DamagedFileError(
             f"{path} is no readable weights file; it is truncated or something else: {error}"
         ) from error
     with file:
@@ -192,13 +196,13 @@ def _opened(filepath: Any) -> Iterator[h5py.File]:
 def _read_metadata(file: h5py.File) -> dict[str, Any]:
     problem = f"{file.filename} was not written by `save_weights` of bert_keras, or is damaged"
     if not isinstance(file.get("metadata"), h5py.Dataset) or file["metadata"].dtype != np.uint8:
-        raise ValueError(f"{problem}: it has no metadata.")
+        raise DamagedFileError(f"{problem}: it has no metadata.")
     try:
         metadata = json.loads(file["metadata"][()].tobytes())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{problem}: {error}") from error
+        raise DamagedFileError(f"{problem}: {error}") from error
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-        raise ValueError(f"{problem}: its metadata are of another kind.")
+        raise DamagedFileError(f"{problem}: its metadata are of another kind.")
     if metadata["format_version"] > FORMAT_VERSION:
         raise ValueError(
             f"{file.filename} has format version {metadata['format_version']}, written by "
@@ -220,13 +224,15 @@ def _read_group(file: h5py.File, group: str, variables: Sequence[Any]) -> list[n
         place = f"{group}/{number}"
         dataset = file.get(place)
         if not isinstance(dataset, h5py.Dataset) or dataset.shape != tuple(variable.shape):
-            raise ValueError(
+            raise DamagedFileError(
                 f"{file.filename} is damaged: the array {place} ({variable.path}) is missing or misshapen."
             )
         try:
             arrays.append(dataset[()])
         except OSError as error:
-            raise ValueError(f"{file.filename} is damaged at {place} ({variable.path}): {error}") from error
+            raise DamagedFileError(
+                f"{file.filename} is damaged at {place} ({variable.path}): {error}"
+            ) from error
     return arrays
 
 
