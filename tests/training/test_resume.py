@@ -1,0 +1,53 @@
+"""An interrupted run, resumed by Keras' own callback, ends in the same weights to the bit."""
+
+import keras
+import numpy as np
+
+from bert_keras import TaskMetadata, create_optimizer, create_transformer, train_model
+
+STEPS, EPOCHS = 3, 4
+
+
+class InterruptedRun(Exception):
+    pass
+
+
+class Interrupt(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            raise InterruptedRun
+
+
+def train(generator, callbacks):
+    tasks = [TaskMetadata("lm", True, 53, 0.1), TaskMetadata("parity", False, 2, 0.1)]
+    return train_model(
+        create_transformer(53, 12, 16, 1, 3, 20, seed=5),
+        tasks,
+        generator,
+        pretrain_steps=STEPS,
+        pretrain_epochs=EPOCHS,
+        pretrain_optimizer=create_optimizer(STEPS * EPOCHS, 1e-2),
+        pretrain_callbacks=callbacks,
+        verbose=0,
+    )
+
+
+def test_resuming_goes_on_exactly(toy, tmp_path):
+    asked = []
+
+    class Recorded(toy):
+        def __getitem__(self, index):
+            asked.append(index)
+            return super().__getitem__(index)
+
+    whole = train(toy(num_batches=50), [])
+    backup = tmp_path / "backup"
+    try:
+        train(toy(num_batches=50), [keras.callbacks.BackupAndRestore(backup), Interrupt()])
+    except InterruptedRun:
+        pass
+    resumed = train(Recorded(num_batches=50), [keras.callbacks.BackupAndRestore(backup)])
+    # Batch 0 is looked at before training starts; training goes on with the third epoch's.
+    assert [index for index in dict.fromkeys(asked) if 0 < index < STEPS * EPOCHS] == list(range(6, 12))
+    for one, other in zip(whole.weights, resumed.weights, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
