@@ -44,8 +44,8 @@ def test_the_whole_gradient_is_clipped():
         return keras.ops.convert_to_numpy(variable)
 
     clipped = np.float32([0.6, 0.8])  # norm 5 becomes norm 1
-    # Keras adds epsilon to the root of the second moment before its bias correction (Kingma and Ba 2014, end of
-    # section 2); with epsilon 1 Adam is not blind to the scale of the gradient, as it usually is.
+    # Keras adds epsilon to the root of the second moment before its bias correction (Kingma and Ba 2014, end
+    # of section 2); with epsilon 1 Adam is not blind to the scale of the gradient, as it usually is.
     root = np.sqrt(1 - 0.999)
     np.testing.assert_allclose(step(1.0, 1.0), -0.1 * root * clipped / (root * clipped + 1), rtol=1e-4)
     np.testing.assert_allclose(step(100.0, 1.0), step(1.0, 1.0), rtol=1e-5)
