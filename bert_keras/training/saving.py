@@ -35,7 +35,7 @@ FORMAT_VERSION = 1
 
 
 class DamagedFileError(OSError, ValueError):
-    """A file that is truncated or something else. As an OSError it makes Keras' callbacks try their spare copy."""
+    """A file that is truncated or something else. As an OSError it makes Keras' callbacks try their copy."""
 
 
 def weights_path(filepath: Any) -> Path:
