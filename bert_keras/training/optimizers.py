@@ -9,7 +9,8 @@ import keras
 from keras import ops
 
 # Pattern of the names of variables that are not decayed (Devlin et al. 2018: biases and layer normalisation).
-NOT_DECAYED = "^(bias|gamma|beta|scale)$"
+# TensorFlow matches it against `block/norm/gamma:0`, the other backends against `gamma`.
+NOT_DECAYED = r"(^|/)(bias|gamma|beta|scale)(:\d+)?$"
 
 
 @keras.saving.register_keras_serializable(package="bert_keras")

@@ -129,7 +129,8 @@ def test_processes_give_the_same_ids_and_recover(gpt_files):
 
 
 SCRIPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may ignore it
 print("main", flush=True)
 from bert_keras.text import OpenAITextEncoder
 text_encoder = OpenAITextEncoder(sys.argv[1], sys.argv[2], num_workers=2)
@@ -137,7 +138,7 @@ texts = ["some words that are all to be tokenised"] * 40_000
 text_encoder.encode_flat(texts)
 print(*[text_encoder._pool._idle.get().pid for _ in range(2)], flush=True)
 if sys.argv[3] == "interrupt":
-    import os, signal, threading
+    import os, threading
     text_encoder.close()
     pool = text_encoder._pool_for(1_000_000)
     workers = [pool._idle.get() for _ in range(2)]
