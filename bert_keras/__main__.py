@@ -53,10 +53,7 @@ def main() -> None:
 
     say("1. Text: Python's language reference and the docstrings of its standard library")
     docstrings = list(read_docstrings())
-    documents = list(dict.fromkeys(document for _, document, _ in docstrings))
-    apart = set(documents[::8])
-    held_out = [docstring for docstring in docstrings if docstring[1] in apart]
-    train = [docstring for docstring in docstrings if docstring[1] not in apart]
+    train, held_out = split(docstrings)
     for name, part in (("train.txt", train), ("held_out.txt", held_out)):
         write_corpus(folder / name, part)
     text_encoder = SentencePieceTextEncoder.train(folder / "train.txt", vocab_size=4000)
@@ -187,6 +184,19 @@ def read_docstrings() -> Iterator[Docstring]:
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 for paragraph in english_paragraphs(ast.get_docstring(node) or ""):
                     yield (parts[0] if len(parts) > 1 else ""), "/".join(parts), paragraph
+
+
+def split(docstrings: Sequence[Docstring]) -> tuple[list[Docstring], list[Docstring]]:
+    """Hold out the last eighth of each document: text that still follows on, from the same packages."""
+    documents: dict[str, list[Docstring]] = {}
+    for docstring in docstrings:
+        documents.setdefault(docstring[1], []).append(docstring)
+    train, held_out = [], []
+    for parts in documents.values():
+        stop = len(parts) - len(parts) // 8
+        train += parts[:stop]
+        held_out += parts[stop:]
+    return train, held_out
 
 
 def english_paragraphs(text: str) -> Iterator[list[str]]:
