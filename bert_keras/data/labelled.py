@@ -20,6 +20,7 @@ def sentence_from_text(
     *,
     sentence_labels: Mapping[str, int] = _NO_LABELS,
     max_len: int = 512,
+    read_from: str = "first",
 ) -> Sentence:
     """Make an example of a text or a pair of texts.
 
@@ -27,15 +28,18 @@ def sentence_from_text(
         text_encoder: turns text into ids.
         text: A of `[bos] A [eos]`.
         second_text: B of `[bos] A [del] B [eos]`, if it is a pair.
-        sentence_labels: classes by task name, read from position 0 (bos).
+        sentence_labels: classes by task name.
         max_len: tokens of the example, special tokens included. What is longer is cut at its end, in a pair
             the longer text first.
+        read_from: the token whose hidden state the classes are read from: `"first"` (bos) or, for causal
+            encoders, `"last"` (eos).
 
     Returns:
         The example.
 
     Raises:
-        ValueError: if `max_len` leaves no room for text, or a class is not an integer from 0 up.
+        ValueError: if `max_len` leaves no room for text, a class is not an integer from 0 up, or `read_from`
+            is unknown.
 
     Example:
 
@@ -46,15 +50,15 @@ def sentence_from_text(
     """
     _check_max_len(max_len, 3 if second_text is None else 5)
     first = text_encoder.encode(text)
-    labels = _sentence_labels(sentence_labels)
     if second_text is None:
-        return _sentence(text_encoder, first[: max_len - 2], labels, {})
+        return _sentence(text_encoder, first[: max_len - 2], sentence_labels, {}, read_from)
     second = text_encoder.encode(second_text)
     room = max_len - 3
     first_size = min(len(first), max(room - len(second), (room + 1) // 2))
     first, second = first[:first_size], second[: room - first_size]
     tokens = [text_encoder.bos_id, *first, text_encoder.del_id, *second, text_encoder.eos_id]
     segments = [0] * (len(first) + 2) + [1] * (len(second) + 1)
+    labels = _sentence_labels(sentence_labels, len(tokens), read_from)
     return Sentence(tokens, segments, [True] * len(tokens), {}, labels)
 
 
@@ -65,6 +69,7 @@ def sentence_from_words(
     token_labels: Mapping[str, Sequence[int | None]] = _NO_TOKEN_LABELS,
     sentence_labels: Mapping[str, int] = _NO_LABELS,
     max_len: int = 512,
+    read_from: str = "first",
 ) -> Sentence:
     """Make an example of a text that is split into labelled words.
 
@@ -73,8 +78,9 @@ def sentence_from_words(
         words: the text. A word that comes to no ids loses its labels and leaves the others' where they
             belong.
         token_labels: for each task a class, or None, for each word; it is put on the first piece of the word.
-        sentence_labels: classes by task name, read from position 0 (bos).
+        sentence_labels: classes by task name.
         max_len: tokens of the example, special tokens included. What is longer is cut at its end.
+        read_from: as in `sentence_from_text`.
 
     Returns:
         The example, `[bos] words [eos]`.
@@ -110,21 +116,28 @@ def sentence_from_words(
             if first and label is not None:
                 target[i + 1], mask[i + 1] = label, True
         tasks[name] = TokenTaskData(target, mask)
-    return _sentence(text_encoder, ids, _sentence_labels(sentence_labels), tasks)
+    return _sentence(text_encoder, ids, sentence_labels, tasks, read_from)
 
 
 def _sentence(
     text_encoder: TextEncoder,
     ids: Sequence[int],
-    sentence_labels: dict[str, SentenceTaskData],
+    sentence_labels: Mapping[str, int],
     token_labels: dict[str, TokenTaskData],
+    read_from: str,
 ) -> Sentence:
     tokens = [text_encoder.bos_id, *ids, text_encoder.eos_id]
-    return Sentence(tokens, [0] * len(tokens), [True] * len(tokens), token_labels, sentence_labels)
+    labels = _sentence_labels(sentence_labels, len(tokens), read_from)
+    return Sentence(tokens, [0] * len(tokens), [True] * len(tokens), token_labels, labels)
 
 
-def _sentence_labels(labels: Mapping[str, int]) -> dict[str, SentenceTaskData]:
-    return {name: SentenceTaskData(_checked_class(name, label), 0) for name, label in labels.items()}
+def _sentence_labels(
+    labels: Mapping[str, int], num_tokens: int, read_from: str
+) -> dict[str, SentenceTaskData]:
+    if read_from not in ("first", "last"):
+        raise ValueError(f"`read_from` must be 'first' or 'last'. Received: {read_from!r}")
+    index = 0 if read_from == "first" else num_tokens - 1
+    return {name: SentenceTaskData(_checked_class(name, label), index) for name, label in labels.items()}
 
 
 def _checked_class(name: str, label: int) -> int:

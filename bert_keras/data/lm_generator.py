@@ -121,7 +121,9 @@ class LMGenerator:
             begin = last.astype(np.int32)[:, None]
             last = last + spans.second_size + 1
             np.greater(columns, begin, out=segments, casting="unsafe")
-            sentence_labels[IS_NEXT] = TaskDataBatch(spans.is_next, np.zeros(rows, np.int32))
+            # Where nothing after a token is seen, only the last one knows both texts.
+            place = last.astype(np.int32) if self._thresholds is None else np.zeros(rows, np.int32)
+            sentence_labels[IS_NEXT] = TaskDataBatch(spans.is_next, place)
         tokens[row, last] = self._text_encoder.eos_id
         padding_mask = columns <= last.astype(np.int32)[:, None]
         segments &= padding_mask
@@ -147,7 +149,8 @@ class LMGenerator:
                 document=int(spans.document[row]),
             )
             if is_next is not None:
-                sentence.sentence_classification = {IS_NEXT: SentenceTaskData(int(is_next.target[row]), 0)}
+                label = SentenceTaskData(int(is_next.target[row]), int(is_next.target_mask[row]))
+                sentence.sentence_classification = {IS_NEXT: label}
             labels.append(label_function(sentence))
         taken = {*batch.token_classification, *batch.sentence_classification}
         token_level, sentence_level = collate_labels(labels, sizes, self.max_len, taken, "`label_function`")
@@ -180,8 +183,8 @@ def lm_generator(
     Batch i depends on the corpus, the arguments and i alone, so it is the same in every process, in any
     order, on every machine. Rows are `[bos] A [del] B [eos]`, or `[bos] A [eos]`, then padding up to
     `max_len`. The labels are `token_classification["lm"]` and, with pairs,
-    `sentence_classification["is_next"]` (read from position 0): 1 where B is the text that follows A, 0 where
-    it comes from another document.
+    `sentence_classification["is_next"]`: 1 where B is the text that follows A, 0 where it comes from another
+    document; it is read from position 0 (bos), with `is_causal` from the last token (eos).
 
     Args:
         text_encoder: the one that the corpus is, or will be, tokenised with.

@@ -49,8 +49,7 @@ def attend(query: Any, key: Any, value: Any, visible: Any, dropout: Any = None) 
 
 
 def sinusoidal_positions(max_len: int, embedding_dim: int) -> np.ndarray:
-    """Return the fixed position table of Vaswani et al. 2017, section 3.5: float32, `(max_len,
-        embedding_dim)`.
+    """Return the fixed position table, float32 `(max_len, embedding_dim)` (Vaswani et al. 2017, section 3.5).
 
     Even columns hold the sines, odd columns the cosines.
     """

@@ -39,13 +39,11 @@ class _Parts(NamedTuple):
 
 @keras.saving.register_keras_serializable(package="bert_keras")
 class Transformer(keras.Model):
-    """Transformer encoder of the 2018 shape: from `token_ids`, `segment_ids`, `position_ids`, `sequence_ids`
-        to hidden states.
+    """Transformer encoder: from the four inputs of `encoder_inputs` to hidden states.
 
     Use `create_transformer`, which explains the arguments and fills in sizes. A call may also pass
     `attention_mask` in the dictionary of inputs: bool, broadcastable to `(batch, heads, length, length)`,
-        True where attention may go; it narrows
-    what `sequence_ids` and causality leave visible.
+    True where attention may go; it narrows what `sequence_ids` and causality leave visible.
     """
 
     def __init__(

@@ -53,8 +53,7 @@ def training_arrays(batch: SentenceBatch, tasks: Sequence[TaskMetadata], weights
     Returns:
         `x`: the encoder's arrays, and `positions[task]`, int32 `(batch, k)`: row times length plus column.
         `y`: `targets[task]` int32 and `labelled[task]` float32 (1 where there is a label, 0 in the filling),
-            both
-        `(batch, k)`, and `task_weights[task]`, float32 `(batch,)`, all equal.
+        both `(batch, k)`, and `task_weights[task]`, float32 `(batch,)`, all equal.
     """
     rows, length = batch.tokens.shape
     positions, targets, labelled, task_weights = {}, {}, {}, {}
@@ -135,10 +134,9 @@ class TaskFeed(keras.utils.PyDataset):
         return training_arrays(self.batch(step), self.tasks, weights)
 
     def as_keras_data(self) -> Any:
-        """Return what to hand to Keras: on TensorFlow a `tf.data.Dataset` with open dimensions, else this
-            object.
+        """Return what to hand to Keras.
 
-        Keras would fix every dimension in which the first two batches agree.
+        That is this object, but on TensorFlow a `tf.data.Dataset` with open dimensions: Keras would fix every dimension in which the first two batches agree.
         """
         if keras.backend.backend() != "tensorflow":
             return self

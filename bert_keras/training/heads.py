@@ -96,11 +96,22 @@ class LanguageModelHead(keras.layers.Layer):
         return (*shape[:-1], self.token_embedding.input_dim)
 
 
-class FirstPosition(keras.layers.Layer):
-    """Hidden states `(batch, length, width)` to those of the first token `(batch, width)`."""
+class ReadPosition(keras.layers.Layer):
+    """The hidden states that sentences are read from: `(batch, length, width)` to `(batch, width)`.
 
-    def call(self, hidden: Any) -> Any:
-        return hidden[:, 0]
+    Args:
+        from_last: whether it is the last real token's, as in a causal encoder, or the first one's.
+    """
 
-    def compute_output_shape(self, shape: Any) -> Any:
-        return (shape[0], shape[2])
+    def __init__(self, from_last: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.from_last = from_last
+
+    def call(self, hidden: Any, sequence_ids: Any) -> Any:
+        if not self.from_last:
+            return hidden[:, 0]
+        last = ops.sum(ops.cast(ops.greater(sequence_ids, 0), "int32"), axis=1) - 1
+        return ops.take_along_axis(hidden, ops.maximum(last, 0)[:, None, None], axis=1)[:, 0]
+
+    def compute_output_shape(self, hidden_shape: Any, sequence_ids_shape: Any) -> Any:
+        return (hidden_shape[0], hidden_shape[2])

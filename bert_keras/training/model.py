@@ -13,20 +13,19 @@ from bert_keras.encoders.inputs import ENCODER_INPUTS, encoder_inputs, select_in
 from bert_keras.encoders.layers import SeedSequence, gather_positions
 from bert_keras.tasks import LM_TASK, TaskMetadata, check_tasks
 from bert_keras.training.checks import encoder_facts
-from bert_keras.training.heads import ClassificationHead, FirstPosition, LanguageModelHead
+from bert_keras.training.heads import ClassificationHead, LanguageModelHead, ReadPosition
 from bert_keras.training.metrics import TaskMetrics, token_losses
 from bert_keras.training.saving import read_weights, write_weights
 
 
 @keras.saving.register_keras_serializable(package="bert_keras")
 class MultiTaskModel(keras.Model):
-    """An encoder with one head for each task: from the encoder's inputs to a dictionary of logits by task
-        name.
+    """An encoder with a head for each task: from the encoder's inputs to logits by task name.
 
-    Logits of a token-level task are `(batch, length, num_classes)`, of a sentence-level task `(batch,
-    num_classes)`, read from the first token through a pooler (dense, tanh) that all sentence-level tasks
-    share, as in BERT. It is a functional Keras model: compile it with losses of your own, call `predict`, or
-        build on `model.output` as usual.
+    Logits of a token-level task are `(batch, length, num_classes)`. Those of a sentence-level task are
+    `(batch, num_classes)`, read from the first token (of a causal encoder: the last) through a pooler (dense,
+    tanh) that all sentence-level tasks share, as in BERT. It is a functional Keras model: compile it with
+    losses of your own, call `predict`, or build on `model.output` as usual.
 
     Trained by `train_model`, each batch also says at which positions tasks have labels (`TaskFeed`), and
     logits are computed there and nowhere else.
@@ -76,9 +75,10 @@ class MultiTaskModel(keras.Model):
                 heads[task.name] = ClassificationHead(task.num_classes, task.dropout, **arguments)
         inputs = encoder_inputs()
         hidden = encoder(select_inputs(encoder, inputs))
-        pooled = (
-            None if pooler is None else pooler(FirstPosition(dtype=policy, name="first_position")(hidden))
-        )
+        pooled = None
+        if pooler is not None:
+            read_position = ReadPosition(facts.is_causal, dtype=policy, name="read_position")
+            pooled = pooler(read_position(hidden, inputs["sequence_ids"]))
         outputs = {task.name: heads[task.name](hidden if task.is_token_level else pooled) for task in tasks}
         super().__init__(inputs, outputs, name=name)
         self.encoder, self.tasks, self.seed = encoder, tasks, seed

@@ -42,8 +42,7 @@ def train_model(
     jit_compile: bool | str = "auto",
     verbose: int | str = 1,
 ) -> MultiTaskModel:
-    """Train an encoder on tasks: pretraining, if there is a generator for it, then fine-tuning, if there is
-        one.
+    """Train an encoder on tasks: pretraining, then fine-tuning, each if there is a generator for it.
 
     In each phase the tasks that are active there are trained together; the loss of a batch is the sum over
     tasks of the schedule's weight times the mean loss over the task's labelled positions.
@@ -73,8 +72,7 @@ def train_model(
     Raises:
         ValueError: before anything is trained, if the first batch, the tasks and the encoder do not fit one
             another: ids or labels out of range, labels missing, rows longer than the encoder's positions,
-                next-token labels over an encoder
-            that sees the future, a phase without active tasks.
+            next-token labels over an encoder that sees the future, a phase without active tasks.
 
     Example:
 

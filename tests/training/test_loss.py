@@ -246,3 +246,15 @@ def test_the_weight_of_a_task_changes_at_every_step(toy):
     # Keras shows the running mean within an epoch.
     shown = np.concatenate([np.cumsum(part) / np.arange(1, 4) for part in (steps[:3], steps[3:])])
     np.testing.assert_allclose(totals, shown, rtol=1e-5, atol=1e-7)
+
+
+def test_a_causal_encoder_is_read_at_its_last_token():
+    encoder = create_transformer(53, 12, 16, 1, 3, 20, is_causal=True, seed=5)
+    model = MultiTaskModel(encoder, [TOPIC], seed=3)
+    batch = make_batch()
+    arrays = encoder_arrays(batch)
+    hidden = keras.ops.convert_to_numpy(encoder(arrays, training=False))
+    last = batch.padding_mask.sum(1) - 1
+    states = hidden[np.arange(4), last]
+    by_hand = keras.ops.convert_to_numpy(model.heads["topic"](model.pooler(states)))
+    np.testing.assert_allclose(model.predict(arrays, verbose=0)["topic"], by_hand, atol=1e-5)
