@@ -136,7 +136,8 @@ class TaskFeed(keras.utils.PyDataset):
     def as_keras_data(self) -> Any:
         """Return what to hand to Keras.
 
-        That is this object, but on TensorFlow a `tf.data.Dataset` with open dimensions: Keras would fix every dimension in which the first two batches agree.
+        That is this object, but on TensorFlow a `tf.data.Dataset` with open dimensions: Keras would fix every
+        dimension in which the first two batches agree.
         """
         if keras.backend.backend() != "tensorflow":
             return self
