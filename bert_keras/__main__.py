@@ -45,7 +45,7 @@ def main() -> None:
     command.add_argument(
         "directory", nargs="?", default="bert_keras_quickstart", type=Path, help="where files are kept"
     )
-    command.add_argument("--steps", type=int, default=1000, help="pretraining steps")
+    command.add_argument("--steps", type=int, default=700, help="pretraining steps")
     options = command.parse_args()
     start = time.perf_counter()
     folder: Path = options.directory
@@ -135,7 +135,7 @@ def main() -> None:
             encoder,
             tasks,
             finetune_generator=batches,
-            finetune_epochs=4,
+            finetune_epochs=3,
             finetune_optimizer=lambda steps: create_optimizer(steps, 5e-4),
             verbose=0,
         )
