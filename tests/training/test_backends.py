@@ -18,24 +18,29 @@ SCRIPT = textwrap.dedent(
     sys.path.insert(0, sys.argv[1])
     import keras
     from conftest import ToyGenerator
-    from bert_keras import TaskMetadata, TaskWeightScheduler, create_optimizer, load_model, train_model,
-    create_transformer from bert_keras.training import MultiTaskModel
+    from bert_keras import TaskMetadata, TaskWeightScheduler, create_optimizer, create_transformer
+    from bert_keras import load_model, train_model
+    from bert_keras.training import MultiTaskModel
 
+    path, mode = sys.argv[2:]
     toys = ToyGenerator(batch_size=8)
-    if sys.argv[3] == "write":
+    if mode == "write":
         off = dict(embedding_dropout=0.0, attention_dropout=0.0, residual_dropout=0.0)
         encoder = create_transformer(53, 12, 16, 2, 3, 20, seed=5, **off)
-        tasks = [TaskMetadata("lm", True, 53), TaskMetadata("parity", False, 2, 0.0, TaskWeightScheduler(True,
-        True, 0.5))] MultiTaskModel(encoder, tasks).save_weights(sys.argv[2])
+        parity = TaskMetadata("parity", False, 2, 0.0, TaskWeightScheduler(True, True, 0.5))
+        MultiTaskModel(encoder, [TaskMetadata("lm", True, 53), parity]).save_weights(path)
     else:
-        model = load_model(sys.argv[2])
+        model = load_model(path)
         losses = []
+
         class Losses(keras.callbacks.Callback):
             def on_epoch_end(self, epoch, logs=None):
                 losses.append([logs["loss"], logs["lm_loss"], logs["parity_loss"]])
-        train_model(model, model.tasks, toys, pretrain_steps=1, pretrain_epochs=8,
-        pretrain_callbacks=[Losses()],
-                    pretrain_optimizer=create_optimizer(8, 3e-3), verbose=0)
+
+        train_model(
+            model, model.tasks, toys, pretrain_steps=1, pretrain_epochs=8, pretrain_callbacks=[Losses()],
+            pretrain_optimizer=create_optimizer(8, 1e-2), verbose=0,
+        )
         print("LOSSES " + json.dumps(losses))
     """
 )
