@@ -45,7 +45,7 @@ def main() -> None:
     command.add_argument(
         "directory", nargs="?", default="bert_keras_quickstart", type=Path, help="where files are kept"
     )
-    command.add_argument("--steps", type=int, default=700, help="pretraining steps")
+    command.add_argument("--steps", type=int, default=1000, help="pretraining steps")
     options = command.parse_args()
     start = time.perf_counter()
     folder: Path = options.directory
