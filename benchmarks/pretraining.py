@@ -103,7 +103,7 @@ def ours(options: Any, vocab_size: int, train: Any, held_out: Any) -> tuple[list
     )
     if options.save:
         model.save_weights(options.save)
-    final = evaluate_model(model, held_out, is_pretrain=True)
+    final = evaluate_model(model, held_out)
     print("held out:", {name: round(value, 4) for name, value in final.items()})
     return model.training_history["pretrain"].history["val_lm_loss"], clock.seconds
 

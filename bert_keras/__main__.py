@@ -102,7 +102,7 @@ def main() -> None:
         pretrain_optimizer=create_optimizer(options.steps, 3e-3, beta_2=0.98),
         verbose=2,
     )
-    measured = evaluate_model(model, validation, is_pretrain=True)
+    measured = evaluate_model(model, validation)
     print(
         f"held-out LM loss {measured['lm_loss']:.2f} nats; a unigram model: "
         f"{unigram_loss(corpus, validation):.2f}"

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bert_keras.data import SentenceBatch
+from bert_keras.data import SentenceBatch, TaskDataBatch
 from bert_keras.encoders.inputs import encoder_inputs, input_names, select_inputs
 from bert_keras.tasks import LM_TASK, TaskMetadata
 
@@ -83,7 +83,8 @@ def encoder_facts(encoder: keras.Model) -> EncoderFacts:
     tables = tuple({id(layer): layer for layer in layers}.values())
     token_embedding = getattr(encoder, "token_embedding", None)
     if token_embedding is None:
-        token_embedding = next((table for table in tables if table.name == "token_embedding"), None)
+        named = [table for table in tables if len(tables) == 1 or table.name == "token_embedding"]
+        token_embedding = named[0] if named else None
     vocab_size = getattr(encoder, "vocab_size", None)
     if vocab_size is None and token_embedding is not None:
         vocab_size = token_embedding.input_dim
@@ -135,11 +136,7 @@ def check_batch(batch: Any, tasks: Iterable[TaskMetadata], facts: EncoderFacts, 
                 "labels (a mask of False, or the index -1, marks examples without), or make the task "
                 "inactive in this phase."
             )
-        target, mask = labels[task.name]
-        used = target[np.asarray(mask) > 0] if task.is_token_level else target[np.asarray(mask) >= 0]
-        _check_range(
-            f"{where}: labels of task '{task.name}'", used, task.num_classes, "the task has", "classes"
-        )
+        _check_labels(labels[task.name], task, batch.tokens.shape, where)
 
 
 def check_causality(batch: SentenceBatch, encoder: keras.Model, tasks: Iterable[TaskMetadata]) -> None:
@@ -157,6 +154,30 @@ def check_causality(batch: SentenceBatch, encoder: keras.Model, tasks: Iterable[
             "depend on later tokens. Build the encoder with is_causal=True, or the generator with "
             "is_causal=False."
         )
+
+
+def labelled_tasks(batch: SentenceBatch, tasks: Iterable[TaskMetadata]) -> list[TaskMetadata]:
+    """Return those of the tasks that the batch has an entry for."""
+    return [
+        task
+        for task in tasks
+        if task.name in (batch.token_classification if task.is_token_level else batch.sentence_classification)
+    ]
+
+
+def _check_labels(labels: TaskDataBatch, task: TaskMetadata, shape: tuple[int, ...], where: str) -> None:
+    target, mask = (np.asarray(array) for array in labels)
+    expected = shape if task.is_token_level else shape[:1]
+    if target.shape != expected or mask.shape != expected:
+        raise ValueError(
+            f"{where}: labels of task '{task.name}' must have the shape {expected}. "
+            f"Received: target {target.shape}, target_mask {mask.shape}."
+        )
+    what = f"{where}: labels of task '{task.name}'"
+    used = target[mask > 0] if task.is_token_level else target[mask >= 0]
+    _check_range(what, used, task.num_classes, "the task has", "classes")
+    if not task.is_token_level:
+        _check_range(f"{what}: their positions", mask[mask >= 0], shape[1], "rows have", "tokens")
 
 
 def _check_range(what: str, ids: np.ndarray, limit: int | None, holder: str, unit: str) -> None:

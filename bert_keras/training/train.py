@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import keras
 
 from bert_keras.tasks import TaskMetadata, check_tasks
-from bert_keras.training.checks import check_causality, encoder_facts
+from bert_keras.training.checks import check_causality, encoder_facts, labelled_tasks
 from bert_keras.training.feed import TaskFeed
 from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.optimizers import create_optimizer
@@ -163,37 +163,38 @@ def evaluate_model(
     generator: Any,
     *,
     steps: int | None = None,
-    is_pretrain: bool = False,
     verbose: int | str = 0,
 ) -> dict[str, float]:
-    """Measure a model on a generator: loss and accuracy of every task that the generator labels.
+    """Measure a model on a generator: loss and accuracy of every task that its first batch has labels for.
 
     Args:
         model: the model.
         generator: sized and indexable.
         steps: number of batches; by default all.
-        is_pretrain: the phase whose tasks are measured.
         verbose: as in Keras' `evaluate`.
 
     Returns:
         `loss`, `<task>_loss` in nats, `<task>_accuracy`, and `lm_perplexity`; means over all labelled
-        positions.
+        positions. `loss` is the sum over tasks.
+
+    Raises:
+        ValueError: if a batch does not fit the model, or the first one labels none of its tasks.
 
     Example:
 
     ```python
-    evaluate_model(model, held_out, is_pretrain=True)["lm_loss"]
+    evaluate_model(model, held_out)["lm_loss"]
     ```
     """
-    tasks = _active_tasks(model, is_pretrain)
-    feed = TaskFeed(
-        generator,
-        tasks,
-        encoder_facts(model.encoder),
-        lambda task, step: 1.0,
-        _length(generator, steps, "steps"),
-        "generator",
-    )
+    length = _length(generator, steps, "steps")
+    feed = TaskFeed(generator, [], encoder_facts(model.encoder), lambda task, step: 1.0, length, "generator")
+    first = feed.batch(0)
+    feed.tasks = tasks = labelled_tasks(first, model.tasks)
+    if not tasks:
+        raise ValueError(
+            f"`generator` labels none of the model's tasks {[task.name for task in model.tasks]}. It labels: "
+            f"{sorted([*first.token_classification, *first.sentence_classification])}"
+        )
     if not getattr(model, "compiled", False):
         model.compile(optimizer="sgd")
     with model.only_training(tasks):

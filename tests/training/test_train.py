@@ -35,11 +35,9 @@ def test_it_learns_what_can_be_learnt(toy):
     toys = toy(batch_size=32)
     encoder = create_transformer(53, 48, 16, 1, 4, 64, seed=5, **NO_DROPOUT)
     optimizer = create_optimizer(150, 1e-2)
-    before = evaluate_model(
-        train_model(encoder, [lm], toys, pretrain_steps=1, verbose=0), toys, is_pretrain=True
-    )
+    before = evaluate_model(train_model(encoder, [lm], toys, pretrain_steps=1, verbose=0), toys)
     model = train_model(encoder, [lm], toys, pretrain_steps=150, pretrain_optimizer=optimizer, verbose=0)
-    after = evaluate_model(model, toys, is_pretrain=True)
+    after = evaluate_model(model, toys)
     uninformed = np.log(48)  # tokens are uniform over 48 ids; their neighbours tell them
     assert before["lm_loss"] > uninformed - 0.1 and after["lm_loss"] < uninformed - 0.8
 
