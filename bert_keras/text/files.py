@@ -1,5 +1,6 @@
 """Text files in, lines out: strictly UTF-8, in bounded memory; and atomic writing."""
 
+import contextlib
 import gzip
 import os
 import secrets
@@ -225,12 +226,26 @@ def write_atomic(path: str | Path, content: bytes) -> None:
     Example:
         >>> write_atomic("a.bin", b"abc")
     """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Gives a path beside `path` to write to; at the end of the block, if all went well, it takes its place.
+
+    Args:
+        path: the file; its directory has to exist.
+
+    Example:
+        >>> with replacing("a.bin") as temporary:
+        ...     temporary.write_bytes(b"abc")
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ import keras
 import numpy as np
 
 from bert_keras.encoders import ENCODER_CLASSES
+from bert_keras.text.files import replacing
 from bert_keras.version import __version__
 
 if TYPE_CHECKING:
@@ -54,24 +54,14 @@ def write_weights(model: MultiTaskModel, filepath: Any, overwrite: bool, include
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists. Pass overwrite=True to replace it, or choose another name.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=path.name + ".", suffix=".part", dir=path.parent)
-    os.close(handle)
-    try:
-        with h5py.File(temporary, "w") as file:
-            _write_metadata(file, _metadata(model))
-            _write_variables(file, "weights", model.weights)
-            if include_optimizer:
-                optimizer = getattr(model, "optimizer", None)
-                if optimizer is not None and optimizer.built:
-                    _write_variables(file, "optimizer", optimizer.variables)
-                _write_variables(file, "random_state", random_state(model))
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        _write_metadata(file, _metadata(model))
+        _write_variables(file, "weights", model.weights)
+        if include_optimizer:
+            optimizer = getattr(model, "optimizer", None)
+            if optimizer is not None and optimizer.built:
+                _write_variables(file, "optimizer", optimizer.variables)
+            _write_variables(file, "random_state", random_state(model))
 
 
 def read_metadata(filepath: Any) -> dict[str, Any]:
@@ -239,9 +229,3 @@ def _read_group(file: h5py.File, group: str, variables: Sequence[Any]) -> list[n
 def _assign(variables: Sequence[Any], arrays: Sequence[np.ndarray]) -> None:
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(keras.ops.cast(keras.ops.convert_to_tensor(array), variable.dtype))
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -283,6 +283,14 @@ def set_item(place, value):
             r"no labels for the active task 'lm'.*\['parity'\]",
         ),
         (
+            {"sentence_classification": lambda b, t: t["parity"].target_mask.fill(11)},
+            r"their positions must be from 0 to 10, as rows have 11 tokens",
+        ),
+        (
+            {"token_classification": lambda b, t: t.update(lm=TaskDataBatch(*(a[:-1] for a in t["lm"])))},
+            r"'lm' must have the shape \(6, 11\).*\(5, 11\)",
+        ),
+        (
             {"sentence_classification": lambda b, t: t["parity"].target.fill(2)},
             r"'parity' must be from 0 to 1.*2 to 2",
         ),
@@ -295,6 +303,26 @@ def test_bad_batches_are_found_before_training(toy, toy_tasks, changes, problem)
         train_model(encoder, toy_tasks, broken(toy(), **changes), pretrain_steps=2, verbose=0)
     for one, other in zip(before, weights_of(encoder), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_ids_out_of_range_are_found_for_your_own_encoder(toy):
+    batches = [toy()[0]]
+    batches[0].tokens[0, 0] = 53
+    with pytest.raises(ValueError, match="token ids must be from 0 to 52"):
+        train_model(
+            functional("dict"), [TaskMetadata("parity", False, 2)], batches, pretrain_steps=1, verbose=0
+        )
+
+
+def test_what_a_generator_labels_is_measured(toy, toy_tasks):
+    model = train_model(tiny(), toy_tasks, toy(), pretrain_steps=1, verbose=0)
+    batch = toy()[0]
+    arrays = (batch.tokens, batch.segments, batch.padding_mask)
+    only_parity = SentenceBatch(*arrays, {}, batch.sentence_classification)
+    assert set(evaluate_model(model, [only_parity])) == {"loss", "parity_loss", "parity_accuracy"}
+    assert "lm_loss" in evaluate_model(model, toy())
+    with pytest.raises(ValueError, match=r"none of the model's tasks \['lm', 'parity'\].*\[\]"):
+        evaluate_model(model, [SentenceBatch(*arrays, {}, {})])
 
 
 def test_a_bad_batch_in_the_middle_says_which(toy, toy_tasks):
