@@ -52,110 +52,132 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
     say("1. Text: Python's language reference and the docstrings of its standard library")
-    docstrings = list(read_docstrings())
-    train, held_out = split(docstrings)
-    for name, part in (("train.txt", train), ("held_out.txt", held_out)):
-        write_corpus(folder / name, part)
+    train, held_out = split(list(read_docstrings()))
+    text_encoder, corpus = prepare(folder, train, held_out)
+    say("2. Pretraining: masked tokens and is_next")
+    pretrain(folder, text_encoder, corpus, held_out, options.steps)
+    say("3. Fine-tuning two tasks in one run: `package` of a sentence, `mark` after each word")
+    counts = Counter(package for package, _, _ in train if package)
+    packages = [name for name, _ in counts.most_common(NUM_PACKAGES)]
+    finetune(folder, text_encoder, train, held_out, packages)
+    say("4. Loaded in a fresh model, and in use")
+    use(folder, packages)
+    print(f"\nDone in {time.perf_counter() - start:.0f} s. The files are in {folder.resolve()}:")
+    for path in sorted(folder.glob("*")):
+        print(f"  {path.name}")
+
+
+def prepare(
+    folder: Path, train: Sequence[Docstring], held_out: Sequence[Docstring]
+) -> tuple[TextEncoder, Corpus]:
+    """Write the texts, train a text encoder on one of them and tokenise it."""
+    write_corpus(folder / "train.txt", train)
+    write_corpus(folder / "held_out.txt", held_out)
     text_encoder = SentencePieceTextEncoder.train(folder / "train.txt", vocab_size=4000)
     text_encoder.save(folder / "text_encoder")
     corpus = Corpus.prepare(text_encoder, folder / "train.txt", cache_dir=folder)
     print(
-        f"{corpus.num_documents:,} documents, {corpus.num_sentences:,} sentences, {corpus.num_tokens:,} "
-        "tokens"
+        f"{corpus.num_documents:,} documents, {corpus.num_sentences:,} sentences, "
+        f"{corpus.num_tokens:,} tokens"
     )
-    print(
-        f"a sentence in pieces: {[text_encoder.id_to_token(i) for i in text_encoder.encode(train[7][2][0])]}"
-    )
+    pieces = [text_encoder.id_to_token(i) for i in text_encoder.encode(train[7][2][0])]
+    print(f"a sentence in pieces: {pieces}")
+    return text_encoder, corpus
 
+
+def pretrain(
+    folder: Path, text_encoder: TextEncoder, corpus: Corpus, held_out: Sequence[Docstring], steps: int
+) -> None:
+    """Train an encoder on the text, tell what it learnt, and save it as `pretrained`."""
     # Keras takes seconds to import: text and data do without it.
-    from bert_keras.encoders import create_transformer
-    from bert_keras.training import create_optimizer, evaluate_model, load_model, train_model
+    from bert_keras.training import create_optimizer, evaluate_model, train_model
 
-    say("2. Pretraining: masked tokens and is_next")
     shape: dict[str, Any] = {"batch_size": 32, "max_len": MAX_LEN}
     generator = lm_generator(text_encoder, corpus, **shape)
     validation = lm_generator(text_encoder, folder / "held_out.txt", seed=1, cache_dir=folder, **shape)
-    in_pretraining = TaskWeightScheduler(active_in_pretrain=True, active_in_finetune=False)
-    in_finetuning = TaskWeightScheduler(active_in_pretrain=False, active_in_finetune=True)
-    lm = TaskMetadata("lm", True, text_encoder.vocab_size, 0.0, in_pretraining)
-    is_next = TaskMetadata("is_next", False, 2, 0.0, in_pretraining)
-
-    def new_encoder() -> Any:
-        return create_transformer(
-            text_encoder.vocab_size,
-            size="tiny",
-            max_len=MAX_LEN,
-            position_embedding="rotary",
-            norm_placement="pre",
-            seed=1,
-            embedding_dropout=0.0,
-            attention_dropout=0.0,
-            residual_dropout=0.0,
-        )
-
+    schedule = TaskWeightScheduler(active_in_pretrain=True, active_in_finetune=False)
+    lm = TaskMetadata("lm", True, text_encoder.vocab_size, 0.0, schedule)
+    is_next = TaskMetadata("is_next", False, 2, 0.0, schedule)
     model = train_model(
-        new_encoder(),
+        new_encoder(text_encoder),
         [lm, is_next],
         generator,
-        pretrain_steps=options.steps // 4,
+        pretrain_steps=steps // 4,
         pretrain_epochs=4,
-        pretrain_optimizer=create_optimizer(options.steps, 3e-3, beta_2=0.98),
+        pretrain_optimizer=create_optimizer(steps, 3e-3, beta_2=0.98),
         verbose=2,
     )
     measured = evaluate_model(model, validation)
-    print(
-        f"held-out LM loss {measured['lm_loss']:.2f} nats; a unigram model: "
-        f"{unigram_loss(corpus, validation):.2f}"
-    )
+    unigram = unigram_loss(corpus, validation)
+    print(f"held-out LM loss {measured['lm_loss']:.2f} nats; a unigram model: {unigram:.2f}")
     print(f"held-out is_next accuracy {measured['is_next_accuracy']:.1%}; chance: 50 %")
     for sentence in mask_examples(text_encoder, held_out):
         print(fill_mask(model, text_encoder, sentence))
     model.save_weights(folder / "pretrained")
 
-    say("3. Fine-tuning two tasks in one run: `package` of a sentence, `mark` after each word")
-    packages = [
-        name for name, _ in Counter(package for package, _, _ in train if package).most_common(NUM_PACKAGES)
-    ]
+
+def new_encoder(text_encoder: TextEncoder) -> Any:
+    """Return a small transformer with fresh weights, of the kind that learns fastest from scratch."""
+    from bert_keras.encoders import create_transformer
+
+    return create_transformer(
+        text_encoder.vocab_size,
+        size="tiny",
+        max_len=MAX_LEN,
+        position_embedding="rotary",
+        norm_placement="pre",
+        seed=1,
+        embedding_dropout=0.0,
+        attention_dropout=0.0,
+        residual_dropout=0.0,
+    )
+
+
+def finetune(
+    folder: Path,
+    text_encoder: TextEncoder,
+    train: Sequence[Docstring],
+    held_out: Sequence[Docstring],
+    packages: Sequence[str],
+) -> None:
+    """Fine-tune the pretrained encoder and a fresh one alike, compare them, and save the first as
+    `finetuned`."""
+    from bert_keras.training import create_optimizer, evaluate_model, load_model, train_model
+
+    schedule = TaskWeightScheduler(active_in_pretrain=False, active_in_finetune=True)
     tasks = [
-        TaskMetadata("package", False, len(packages), 0.1, in_finetuning),
-        TaskMetadata("mark", True, 4, 0.1, in_finetuning),
+        TaskMetadata("package", False, len(packages), 0.1, schedule),
+        TaskMetadata("mark", True, 4, 0.1, schedule),
     ]
     examples = labelled(text_encoder, train, packages)[:2000]
     tests = labelled(text_encoder, held_out, packages)
-    batches = labelled_generator(examples, pad_id=text_encoder.pad_id, length_multiple=MAX_LEN, seed=0)
-    test_batches = labelled_generator(
-        tests, pad_id=text_encoder.pad_id, length_multiple=MAX_LEN, shuffle=False, wrap=False
-    )
+    shape: dict[str, Any] = {"pad_id": text_encoder.pad_id, "length_multiple": MAX_LEN}
+    batches = labelled_generator(examples, seed=0, **shape)
+    test_batches = labelled_generator(tests, shuffle=False, wrap=False, **shape)
+    starts = {
+        "pretrained weights": lambda: load_model(folder / "pretrained").encoder,
+        "scratch": lambda: new_encoder(text_encoder),
+    }
     scores = {}
-    for start_from in ("pretrained weights", "scratch"):
-        encoder = (
-            load_model(folder / "pretrained").encoder if start_from == "pretrained weights" else new_encoder()
-        )
+    for name, encoder in starts.items():
         tuned = train_model(
-            encoder,
+            encoder(),
             tasks,
             finetune_generator=batches,
             finetune_epochs=3,
             finetune_optimizer=lambda steps: create_optimizer(steps, 5e-4),
             verbose=0,
         )
-        scores[start_from] = evaluate_model(tuned, test_batches)
-        if start_from == "pretrained weights":
+        scores[name] = evaluate_model(tuned, test_batches)
+        if name == "pretrained weights":
             tuned.save_weights(folder / "finetuned")
     print(
-        f"{len(examples):,} labelled examples, {len(tests):,} held out; the same steps and learning rate for "
-        "both"
+        f"{len(examples):,} labelled examples, {len(tests):,} held out; "
+        "the same steps and learning rate for both"
     )
     print(f"{'accuracy':<20}{'package':>10}{'mark':>10}")
     for name, score in [*scores.items(), ("most frequent class", most_frequent(examples, tests))]:
         print(f"{name:<20}{score['package_accuracy']:>10.1%}{score['mark_accuracy']:>10.1%}")
-
-    say("4. Loaded in a fresh model, and in use")
-    reloaded = load_model(folder / "finetuned")
-    use(reloaded, TextEncoder.load(folder / "text_encoder"), packages)
-    print(f"\nDone in {time.perf_counter() - start:.0f} s. The files are in {folder.resolve()}:")
-    for path in sorted(folder.glob("*")):
-        print(f"  {path.name}")
 
 
 def say(title: str) -> None:
@@ -307,10 +329,11 @@ def most_frequent(examples: Sequence[Sentence], tests: Sequence[Sentence]) -> di
     return scores
 
 
-def use(model: Any, text_encoder: TextEncoder, packages: Sequence[str]) -> None:
-    """Classify a sentence and put the marks into a text."""
-    from bert_keras.training import encoder_arrays
+def use(folder: Path, packages: Sequence[str]) -> None:
+    """Load what was saved, classify a text with it and put the marks into the text."""
+    from bert_keras.training import encoder_arrays, load_model
 
+    model, text_encoder = load_model(folder / "finetuned"), TextEncoder.load(folder / "text_encoder")
     text = "Send the message to the server and wait for its reply, which may take a while. It may fail."
     words, _ = marked_words([text])
     ids, word_of = text_encoder.encode_words(words)

@@ -53,6 +53,13 @@ def test_every_public_name_is_there():
         _ = bert_keras.no_such_name
 
 
+def test_type_checkers_see_the_same_names():
+    source = (ROOT / "__init__.py").read_text(encoding="utf-8")
+    block = next(node for node in ast.parse(source).body if isinstance(node, ast.If))
+    imported = {(node.module, alias.asname) for node in block.body for alias in node.names}
+    assert imported == {(home, name) for home, names in bert_keras._HOMES.items() for name in names}
+
+
 def test_files_are_small():
     sizes = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in sources()}
     assert {path: size for path, size in sizes.items() if size > 400} == {}

@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from bert_keras.data.batch_source import BatchSource
 from bert_keras.data.labels import check_levels, is_token_level, sentence_label, token_labels
 from bert_keras.data.randomness import permuted
 from bert_keras.data.sentence import Sentence, SentenceBatch, TaskDataBatch
 
 
-class LabelledGenerator:
+class LabelledGenerator(BatchSource):
     """What `labelled_generator` returns: sized, indexable, iterable. See there.
 
     `generator[i]` is batch i for every i >= 0; from `len(generator)` on they are those of later epochs.
@@ -45,24 +46,7 @@ class LabelledGenerator:
         self.token_tasks = tuple(self._examples.token_tasks)
         self.sentence_tasks = tuple(self._examples.sentence_tasks)
 
-    def __len__(self) -> int:
-        return math.ceil(self.num_examples / self.batch_size)
-
-    def __iter__(self) -> Iterator[SentenceBatch]:
-        return self.epochs(1)
-
-    def epochs(self, num_epochs: int | None = None) -> Iterator[SentenceBatch]:
-        """Iterate over the batches of the first `num_epochs` epochs, or without end."""
-        indices = itertools.count() if num_epochs is None else range(num_epochs * len(self))
-        return (self[index] for index in indices)
-
-    def __getitem__(self, index: int) -> SentenceBatch:
-        index = operator.index(index)
-        if index < 0:
-            raise IndexError(
-                "Batches are numbered from 0 without end, so none can be counted from the end. Received: "
-                f"{index}"
-            )
+    def _batch(self, index: int) -> SentenceBatch:
         rows = self._rows(index)
         longest = int(self._examples.sizes[rows].max())
         length = math.ceil(max(1, longest) / self._length_multiple) * self._length_multiple

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from bert_keras.data.batch_source import BatchSource
 from bert_keras.data.corpus import Corpus
 from bert_keras.data.labels import collate_labels
 from bert_keras.data.masking import (
@@ -33,7 +32,7 @@ Plan = ChunkPlan | SentencePlan | SentencePairPlan
 LabelFunction = Callable[[Sentence], Mapping[str, TokenTaskData | SentenceTaskData]]
 
 
-class LMGenerator:
+class LMGenerator(BatchSource):
     """What `lm_generator` returns: sized, indexable, iterable. See there.
 
     `generator[i]` is batch i for every i >= 0; from `len(generator)` on they are those of later epochs.
@@ -68,24 +67,7 @@ class LMGenerator:
         self._whole_word = whole_word
         self._label_function = label_function
 
-    def __len__(self) -> int:
-        return math.ceil(self.num_examples / self.batch_size)
-
-    def __iter__(self) -> Iterator[SentenceBatch]:
-        return self.epochs(1)
-
-    def epochs(self, num_epochs: int | None = None) -> Iterator[SentenceBatch]:
-        """Iterate over the batches of the first `num_epochs` epochs, or without end."""
-        indices = itertools.count() if num_epochs is None else range(num_epochs * len(self))
-        return (self[index] for index in indices)
-
-    def __getitem__(self, index: int) -> SentenceBatch:
-        index = operator.index(index)
-        if index < 0:
-            raise IndexError(
-                "Batches are numbered from 0 without end, so none can be counted from the end. Received: "
-                f"{index}"
-            )
+    def _batch(self, index: int) -> SentenceBatch:
         numbers = index * self.batch_size + np.arange(self.batch_size)
         epochs = numbers // self.num_examples
         units = permuted(numbers - epochs * self.num_examples, self.num_examples, self._seed, epochs)

@@ -1,7 +1,8 @@
 """Encoders: from token ids to hidden states."""
 
+from bert_keras.encoders.config import TRANSFORMER_SIZES
 from bert_keras.encoders.inputs import ENCODER_INPUTS, encoder_inputs
-from bert_keras.encoders.transformer import TRANSFORMER_SIZES, Transformer, create_transformer
+from bert_keras.encoders.transformer import Transformer, create_transformer
 
 # Encoders that saved weights can rebuild from their configuration.
 ENCODER_CLASSES = {"Transformer": Transformer}

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from bert_keras.encoders.config import TransformerConfig
+
 
 def visible_pairs(sequence_ids: Any, is_causal: bool) -> Any:
     """Return which position may attend to which.
@@ -108,64 +110,49 @@ class SeedSequence:
         return int(self._sequence.spawn(1)[0].generate_state(1)[0] >> 1)
 
 
+def matrix_initializer(config: TransformerConfig, seeds: SeedSequence) -> keras.initializers.Initializer:
+    """Return the truncated normal that the next matrix starts from."""
+    return keras.initializers.TruncatedNormal(stddev=config.initializer_range, seed=seeds.next())
+
+
 class Embeddings(keras.layers.Layer):
     """Sum of token, position and segment embeddings, then layer normalisation and dropout.
 
     Args:
-        vocab_size: number of token rows.
-        embedding_dim: width.
-        max_len: number of positions.
-        num_segments: number of segment rows.
-        position_embedding: `"learned"`, `"sinusoidal"`, or `"rotary"`, which adds nothing here.
-        layer_norm: whether the sum is normalised.
-        layer_norm_epsilon: added to the variance.
-        dropout: share of features dropped.
-        use_one_dropout: drop once after the sum (BERT), or each of the three before it (GPT).
-        initializer_range: standard deviation of the truncated normal initialiser.
+        config: sizes and choices; rotary positions add nothing here.
         seeds: where seeds come from.
     """
 
-    def __init__(
-        self,
-        vocab_size: int,
-        embedding_dim: int,
-        max_len: int,
-        num_segments: int,
-        position_embedding: str,
-        layer_norm: bool,
-        layer_norm_epsilon: float,
-        dropout: float,
-        use_one_dropout: bool,
-        initializer_range: float,
-        seeds: SeedSequence,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, config: TransformerConfig, seeds: SeedSequence, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         policy = self.dtype_policy
 
         def table(rows: int, name: str) -> keras.layers.Embedding:
-            initializer = keras.initializers.TruncatedNormal(stddev=initializer_range, seed=seeds.next())
+            initializer = matrix_initializer(config, seeds)
             return keras.layers.Embedding(
-                rows, embedding_dim, embeddings_initializer=initializer, dtype=policy, name=name
+                rows, config.embedding_dim, embeddings_initializer=initializer, dtype=policy, name=name
             )
 
-        self.token_embedding = table(vocab_size, "token_embedding")
-        self.segment_embedding = table(num_segments, "segment_embedding")
-        self.position_embedding = (
-            table(max_len, "position_embedding") if position_embedding == "learned" else None
-        )
+        self.token_embedding = table(config.vocab_size, "token_embedding")
+        self.segment_embedding = table(config.num_segments, "segment_embedding")
+        self.position_embedding = None
+        if config.position_embedding == "learned":
+            self.position_embedding = table(config.max_len, "position_embedding")
         self._position_table = None
-        if position_embedding == "sinusoidal":
-            self._position_table = sinusoidal_positions(max_len, embedding_dim)
+        if config.position_embedding == "sinusoidal":
+            self._position_table = sinusoidal_positions(config.max_len, config.embedding_dim)
         self.norm = None
-        if layer_norm:
-            self.norm = keras.layers.LayerNormalization(epsilon=layer_norm_epsilon, dtype=policy, name="norm")
-        count = 1 if use_one_dropout else 3
+        if config.embedding_layer_norm:
+            self.norm = keras.layers.LayerNormalization(
+                epsilon=config.layer_norm_epsilon, dtype=policy, name="norm"
+            )
         self.dropouts = [
-            keras.layers.Dropout(dropout, seed=seeds.next(), dtype=policy, name=f"dropout_{k}")
-            for k in range(count)
+            keras.layers.Dropout(
+                config.embedding_dropout, seed=seeds.next(), dtype=policy, name=f"dropout_{k}"
+            )
+            for k in range(1 if config.use_one_embedding_dropout else 3)
         ]
-        self._shape = (None, None, embedding_dim)
+        self._shape = (None, None, config.embedding_dim)
 
     def build(self, token_ids_shape: Any = None, **shapes: Any) -> None:
         for table in (self.token_embedding, self.segment_embedding, self.position_embedding):
@@ -208,56 +195,35 @@ class TransformerBlock(keras.layers.Layer):
     Normalised after each addition (BERT, GPT), or before attention and network (pre-norm, Xiong et al. 2020).
 
     Args:
-        num_heads: attention heads; divides the width.
-        embedding_dim: width.
-        d_hid: width of the feed-forward network's inner layer.
-        attention_dropout: share of attention probabilities dropped.
-        residual_dropout: share of features dropped before each addition.
-        norm_placement: `"post"` or `"pre"`.
-        layer_norm_epsilon: added to the variance.
-        use_exact_gelu: GELU by the error function (BERT) or by tanh (GPT).
-        initializer_range: standard deviation of the truncated normal initialiser.
+        config: sizes and choices.
         seeds: where seeds come from.
     """
 
-    def __init__(
-        self,
-        num_heads: int,
-        embedding_dim: int,
-        d_hid: int,
-        attention_dropout: float,
-        residual_dropout: float,
-        norm_placement: str,
-        layer_norm_epsilon: float,
-        use_exact_gelu: bool,
-        initializer_range: float,
-        seeds: SeedSequence,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, config: TransformerConfig, seeds: SeedSequence, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         policy = self.dtype_policy
-        self.num_heads, self.embedding_dim, self.d_hid = num_heads, embedding_dim, d_hid
-        self.use_exact_gelu, self.is_pre_norm = use_exact_gelu, norm_placement == "pre"
+        self.num_heads, self.embedding_dim, self.d_hid = config.num_heads, config.embedding_dim, config.d_hid
+        self.use_exact_gelu, self.is_pre_norm = config.use_exact_gelu, config.norm_placement == "pre"
 
         def dense(units: int, name: str) -> keras.layers.Dense:
-            initializer = keras.initializers.TruncatedNormal(stddev=initializer_range, seed=seeds.next())
+            initializer = matrix_initializer(config, seeds)
             return keras.layers.Dense(units, kernel_initializer=initializer, dtype=policy, name=name)
 
         def norm(name: str) -> keras.layers.LayerNormalization:
-            return keras.layers.LayerNormalization(epsilon=layer_norm_epsilon, dtype=policy, name=name)
+            return keras.layers.LayerNormalization(epsilon=config.layer_norm_epsilon, dtype=policy, name=name)
 
         def dropout(rate: float, name: str) -> keras.layers.Dropout:
             return keras.layers.Dropout(rate, seed=seeds.next(), dtype=policy, name=name)
 
-        self.qkv = dense(3 * embedding_dim, "qkv")  # query, key, value side by side
-        self.attention_output = dense(embedding_dim, "attention_output")
+        self.qkv = dense(3 * self.embedding_dim, "qkv")  # query, key, value side by side
+        self.attention_output = dense(self.embedding_dim, "attention_output")
         self.attention_norm = norm("attention_norm")
-        self.feedforward_in = dense(d_hid, "feedforward_in")
-        self.feedforward_out = dense(embedding_dim, "feedforward_out")
+        self.feedforward_in = dense(self.d_hid, "feedforward_in")
+        self.feedforward_out = dense(self.embedding_dim, "feedforward_out")
         self.feedforward_norm = norm("feedforward_norm")
-        self.attention_dropout = dropout(attention_dropout, "attention_dropout")
-        self.residual_dropout_1 = dropout(residual_dropout, "residual_dropout_1")
-        self.residual_dropout_2 = dropout(residual_dropout, "residual_dropout_2")
+        self.attention_dropout = dropout(config.attention_dropout, "attention_dropout")
+        self.residual_dropout_1 = dropout(config.residual_dropout, "residual_dropout_1")
+        self.residual_dropout_2 = dropout(config.residual_dropout, "residual_dropout_2")
 
     def build(self, hidden_shape: Any, **shapes: Any) -> None:
         width, inner = (None, None, self.embedding_dim), (None, None, self.d_hid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from bert_keras.encoders.config import TRANSFORMER_SIZES, TransformerConfig
 from bert_keras.encoders.inputs import encoder_inputs
 from bert_keras.encoders.layers import (
     Embeddings,
@@ -17,16 +19,6 @@ from bert_keras.encoders.layers import (
     rotary_angles,
     visible_pairs,
 )
-
-TRANSFORMER_SIZES: Mapping[str, Mapping[str, int]] = {
-    # Turc et al. 2019, "Well-Read Students Learn Better"; base and large: Devlin et al. 2018.
-    "tiny": {"num_layers": 2, "embedding_dim": 128, "num_heads": 2, "d_hid": 512},
-    "mini": {"num_layers": 4, "embedding_dim": 256, "num_heads": 4, "d_hid": 1024},
-    "small": {"num_layers": 4, "embedding_dim": 512, "num_heads": 8, "d_hid": 2048},
-    "medium": {"num_layers": 8, "embedding_dim": 512, "num_heads": 8, "d_hid": 2048},
-    "base": {"num_layers": 12, "embedding_dim": 768, "num_heads": 12, "d_hid": 3072},
-    "large": {"num_layers": 24, "embedding_dim": 1024, "num_heads": 16, "d_hid": 4096},
-}
 
 
 class _Parts(NamedTuple):
@@ -46,107 +38,30 @@ class Transformer(keras.Model):
     True where attention may go; it narrows what `sequence_ids` and causality leave visible.
     """
 
-    def __init__(
-        self,
-        vocab_size: int,
-        embedding_dim: int,
-        max_len: int,
-        num_layers: int,
-        num_heads: int,
-        d_hid: int,
-        is_causal: bool,
-        num_segments: int,
-        position_embedding: str,
-        embedding_layer_norm: bool,
-        embedding_dropout: float,
-        attention_dropout: float,
-        residual_dropout: float,
-        use_one_embedding_dropout: bool,
-        norm_placement: str,
-        layer_norm_epsilon: float,
-        use_exact_gelu: bool,
-        initializer_range: float,
-        seed: int,
-        name: str = "transformer",
-        dtype: Any = None,
-    ) -> None:
+    def __init__(self, config: TransformerConfig, name: str = "transformer", dtype: Any = None) -> None:
         policy = keras.dtype_policies.get(dtype)
-        config = dict(
-            vocab_size=vocab_size,
-            embedding_dim=embedding_dim,
-            max_len=max_len,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            d_hid=d_hid,
-            is_causal=is_causal,
-            num_segments=num_segments,
-            position_embedding=position_embedding,
-            embedding_layer_norm=embedding_layer_norm,
-            embedding_dropout=embedding_dropout,
-            attention_dropout=attention_dropout,
-            residual_dropout=residual_dropout,
-            use_one_embedding_dropout=use_one_embedding_dropout,
-            norm_placement=norm_placement,
-            layer_norm_epsilon=layer_norm_epsilon,
-            use_exact_gelu=use_exact_gelu,
-            initializer_range=initializer_range,
-            seed=seed,
-            name=name,
-            dtype=policy.name,
-        )
-        seeds = SeedSequence(seed)
-        embeddings = Embeddings(
-            vocab_size,
-            embedding_dim,
-            max_len,
-            num_segments,
-            position_embedding,
-            embedding_layer_norm,
-            layer_norm_epsilon,
-            embedding_dropout,
-            use_one_embedding_dropout,
-            initializer_range,
-            seeds,
-            dtype=policy,
-            name="embeddings",
-        )
-        blocks = [
-            TransformerBlock(
-                num_heads,
-                embedding_dim,
-                d_hid,
-                attention_dropout,
-                residual_dropout,
-                norm_placement,
-                layer_norm_epsilon,
-                use_exact_gelu,
-                initializer_range,
-                seeds,
-                dtype=policy,
-                name=f"layer_{index}",
-            )
-            for index in range(num_layers)
-        ]
-        final_norm = None
-        if norm_placement == "pre":
-            final_norm = keras.layers.LayerNormalization(
-                epsilon=layer_norm_epsilon, dtype=policy, name="final_norm"
-            )
-        inputs = encoder_inputs()
-        rotary = RotaryAngles(embedding_dim // num_heads, name="rotary_angles")
+        seeds = SeedSequence(config.seed)
+        rotary = config.position_embedding == "rotary"
         parts = _Parts(
-            VisiblePairs(is_causal, name="visible_pairs"),
-            rotary if position_embedding == "rotary" else None,
-            embeddings,
-            blocks,
-            final_norm,
+            VisiblePairs(config.is_causal, name="visible_pairs"),
+            RotaryAngles(config.head_dim, name="rotary_angles") if rotary else None,
+            Embeddings(config, seeds, dtype=policy, name="embeddings"),
+            [
+                TransformerBlock(config, seeds, dtype=policy, name=f"layer_{index}")
+                for index in range(config.num_layers)
+            ],
+            keras.layers.LayerNormalization(
+                epsilon=config.layer_norm_epsilon, dtype=policy, name="final_norm"
+            )
+            if config.norm_placement == "pre"
+            else None,
         )
+        inputs = encoder_inputs()
         super().__init__(inputs, _hidden_states(parts, inputs, None), name=name)
         self.dtype_policy = policy  # a functional model takes no `dtype`; the heads follow this
         self._parts, self._config = parts, config
-        for key, value in config.items():
-            if key not in ("name", "dtype"):
-                setattr(self, key, value)
+        for key, value in dataclasses.asdict(config).items():
+            setattr(self, key, value)
 
     @property
     def token_embedding(self) -> keras.layers.Embedding:
@@ -173,11 +88,13 @@ class Transformer(keras.Model):
         return _hidden_states(self._parts, inputs, training, positions)
 
     def get_config(self) -> dict[str, Any]:
-        return dict(self._config)
+        return {**dataclasses.asdict(self._config), "name": self.name, "dtype": self.dtype_policy.name}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Transformer:
-        return cls(**config)
+        config = dict(config)
+        name, dtype = config.pop("name"), config.pop("dtype")
+        return cls(TransformerConfig(**config), name=name, dtype=dtype)
 
 
 def _hidden_states(
@@ -299,63 +216,25 @@ def create_transformer(
     shape = TRANSFORMER_SIZES[size]
     embedding_dim = shape["embedding_dim"] if embedding_dim is None else embedding_dim
     num_layers = shape["num_layers"] if num_layers is None else num_layers
-    num_heads = max(1, embedding_dim // 64) if num_heads is None else num_heads
-    d_hid = 4 * embedding_dim if d_hid is None else d_hid
-    counts = {
-        "vocab_size": vocab_size,
-        "embedding_dim": embedding_dim,
-        "max_len": max_len,
-        "num_layers": num_layers,
-        "num_heads": num_heads,
-        "d_hid": d_hid,
-        "num_segments": num_segments,
-    }
-    rates: dict[str, Any] = {
-        "embedding_dropout": embedding_dropout,
-        "attention_dropout": attention_dropout,
-        "residual_dropout": residual_dropout,
-    }
-    _check_numbers(counts, rates)
-    if position_embedding not in ("learned", "sinusoidal", "rotary"):
-        raise ValueError(
-            "`position_embedding` must be 'learned', 'sinusoidal' or 'rotary'. "
-            f"Received: {position_embedding!r}"
-        )
-    if position_embedding == "rotary" and (embedding_dim // num_heads) % 2:
-        raise ValueError(
-            "Rotary positions need heads of even width. "
-            f"Received: embedding_dim={embedding_dim}, num_heads={num_heads}"
-        )
-    if norm_placement not in ("post", "pre"):
-        raise ValueError(f"`norm_placement` must be 'post' or 'pre'. Received: {norm_placement!r}")
-    return Transformer(
-        **counts,
-        **rates,
+    config = TransformerConfig(
+        vocab_size=vocab_size,
+        embedding_dim=embedding_dim,
+        max_len=max_len,
+        num_layers=num_layers,
+        num_heads=max(1, embedding_dim // 64) if num_heads is None else num_heads,
+        d_hid=4 * embedding_dim if d_hid is None else d_hid,
         is_causal=bool(is_causal),
+        num_segments=num_segments,
         position_embedding=position_embedding,
         embedding_layer_norm=embedding_layer_norm,
+        embedding_dropout=embedding_dropout,
+        attention_dropout=attention_dropout,
+        residual_dropout=residual_dropout,
         use_one_embedding_dropout=use_one_embedding_dropout,
         norm_placement=norm_placement,
         layer_norm_epsilon=layer_norm_epsilon,
         use_exact_gelu=use_exact_gelu,
         initializer_range=initializer_range,
         seed=random.getrandbits(31) if seed is None else seed,
-        name=name,
-        dtype=dtype,
     )
-
-
-def _check_numbers(counts: Mapping[str, int], rates: Mapping[str, float]) -> None:
-    for argument, count in counts.items():
-        if isinstance(count, bool) or int(count) != count or count < 1:
-            raise ValueError(
-                f"`{argument}` must be a whole number of at least 1. Received: {argument}={count!r}"
-            )
-    for argument, rate in rates.items():
-        if not 0.0 <= rate < 1.0:
-            raise ValueError(f"`{argument}` must be at least 0 and below 1. Received: {argument}={rate!r}")
-    if counts["embedding_dim"] % counts["num_heads"]:
-        raise ValueError(
-            "`num_heads` must divide `embedding_dim`. "
-            f"Received: num_heads={counts['num_heads']}, embedding_dim={counts['embedding_dim']}"
-        )
+    return Transformer(config, name=name, dtype=dtype)

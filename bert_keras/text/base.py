@@ -51,6 +51,8 @@ class TextEncoder(abc.ABC):
     msk_id: int
     special_ids: frozenset[int]
 
+    _tokens: list[str]  # the pieces by id
+    _ids: dict[str, int]  # the reverse
     _begins: np.ndarray  # (vocab_size,) bool: the piece begins a word, whatever stands before it
     _ends: np.ndarray  # (vocab_size,) bool: whatever stands after the piece begins a word
 
@@ -65,14 +67,6 @@ class TextEncoder(abc.ABC):
         May raise TypeError, AttributeError or UnicodeError for what is not a string or not Unicode text; the
         callers explain it.
         """
-
-    @abc.abstractmethod
-    def id_to_token(self, token_id: int) -> str:
-        """The piece of the vocabulary that has this id; ValueError if there is none."""
-
-    @abc.abstractmethod
-    def token_to_id(self, token: str) -> int:
-        """The id of a piece of the vocabulary; ValueError if it has none."""
 
     @abc.abstractmethod
     def get_state(self) -> dict[str, Any]:
@@ -179,6 +173,19 @@ class TextEncoder(abc.ABC):
             self._check_id(i)
         return self._decode([i for i in ids if i not in self.special_ids])
 
+    def id_to_token(self, token_id: int) -> str:
+        """The piece of the vocabulary that has this id; ValueError if there is none."""
+        self._check_id(token_id)
+        return self._tokens[token_id]
+
+    def token_to_id(self, token: str) -> int:
+        """The id of a piece of the vocabulary; ValueError if it has none."""
+        if token not in self._ids:
+            raise ValueError(
+                f"token: {token!r} is not one of the {self.vocab_size} pieces of the vocabulary."
+            )
+        return self._ids[token]
+
     def starts_word(self, ids: np.ndarray) -> np.ndarray:
         """Where words begin.
 
@@ -259,6 +266,11 @@ class TextEncoder(abc.ABC):
                 f"expected an id from 0 to {self.vocab_size - 1}, got {token_id}. Does it come from another "
                 "text encoder?"
             )
+
+    def _set_tokens(self, tokens: list[str]) -> None:
+        self._tokens = tokens
+        self._ids = {token: i for i, token in enumerate(tokens)}
+        self.vocab_size = len(tokens)
 
     def _set_word_boundaries(self, begins: Iterable[bool], ends: Iterable[bool] | None = None) -> None:
         """Fills the tables behind `starts_word`; a special token begins and ends a word."""

@@ -115,9 +115,7 @@ class BERTTextEncoder(TextEncoder):
     def _build(self, vocab: Sequence[str], lower_case: bool) -> None:
         self.lower_case = lower_case
         self._vocab = list(vocab)
-        self._tokens = [*vocab, *(token for token in _SPECIAL if token not in vocab)]
-        self._ids = {token: i for i, token in enumerate(self._tokens)}
-        self.vocab_size = len(self._tokens)
+        self._set_tokens([*vocab, *(token for token in _SPECIAL if token not in vocab)])
         self.pad_id, self.unk_id, self.bos_id, self.eos_id, self.msk_id = (
             self._ids[token] for token in _SPECIAL
         )
@@ -161,17 +159,6 @@ class BERTTextEncoder(TextEncoder):
         text = re.sub(r"([(\[{$#]) ", r"\1", text)
         text = re.sub(r"(?<=\w) (['’]) (?=\w)", r"\1", text)
         return re.sub(f"(?<=[{_CHINESE}]) (?=[{_CHINESE}])", "", text)
-
-    def id_to_token(self, token_id: int) -> str:
-        self._check_id(token_id)
-        return self._tokens[token_id]
-
-    def token_to_id(self, token: str) -> int:
-        if token not in self._ids:
-            raise ValueError(
-                f"token: {token!r} is not one of the {self.vocab_size} pieces of the vocabulary."
-            )
-        return self._ids[token]
 
     def get_state(self) -> dict[str, Any]:
         return {"vocab": self._vocab, "lower_case": self.lower_case}

@@ -70,9 +70,7 @@ class OpenAITextEncoder(TextEncoder):
         _check_vocab(vocab, merges)
         self._vocab, self._merges = vocab, merges
         self._num_workers = num_workers
-        self._tokens = [*sorted(vocab, key=vocab.__getitem__), *_SPECIAL]
-        self._ids = {token: i for i, token in enumerate(self._tokens)}
-        self.vocab_size = len(self._tokens)
+        self._set_tokens([*sorted(vocab, key=vocab.__getitem__), *_SPECIAL])
         self.unk_id = vocab[_UNKNOWN]
         self.pad_id, self.bos_id, self.del_id, self.eos_id, self.msk_id = (
             self._ids[token] for token in _SPECIAL
@@ -125,17 +123,6 @@ class OpenAITextEncoder(TextEncoder):
     def _decode(self, ids: list[int]) -> str:
         text = "".join(self._tokens[i] for i in ids).replace(_END, " ")
         return text.replace(" \n ", "\n").strip(" ")
-
-    def id_to_token(self, token_id: int) -> str:
-        self._check_id(token_id)
-        return self._tokens[token_id]
-
-    def token_to_id(self, token: str) -> int:
-        if token not in self._ids:
-            raise ValueError(
-                f"token: {token!r} is not one of the {self.vocab_size} pieces of the vocabulary."
-            )
-        return self._ids[token]
 
     def get_state(self) -> dict[str, Any]:
         return {"vocab": self._tokens[: -len(_SPECIAL)], "merges": self._merges}

@@ -146,8 +146,7 @@ class SentencePieceTextEncoder(TextEncoder):
         self.eos_id = self._special("eos", control, processor.eos_id())
         self.del_id = self._special("del", control)
         self.msk_id = self._special("msk", control)
-        self.vocab_size = len(self._tokens)
-        self._ids = {token: i for i, token in enumerate(self._tokens)}
+        self._set_tokens(self._tokens)
         self.special_ids = frozenset((*own, *range(num_pieces, self.vocab_size)))
         suffixes = not any(token.startswith(_SPACE) for token in self._tokens if len(token) > 1)
         self._set_word_boundaries(
@@ -182,17 +181,6 @@ class SentencePieceTextEncoder(TextEncoder):
 
     def _decode(self, ids: list[int]) -> str:
         return self._processor.decode(ids)
-
-    def id_to_token(self, token_id: int) -> str:
-        self._check_id(token_id)
-        return self._tokens[token_id]
-
-    def token_to_id(self, token: str) -> int:
-        if token not in self._ids:
-            raise ValueError(
-                f"token: {token!r} is not one of the {self.vocab_size} pieces of the vocabulary."
-            )
-        return self._ids[token]
 
     def save_model(self, model_file: str | Path) -> None:
         """Writes the bare `.model`, atomically, for other tools (appended tokens are not in it)."""

@@ -81,52 +81,30 @@ def train_model(
     ```
     """
     model = model_for(encoder_model, tasks, seed)
-    phases = [
-        (
-            True,
-            pretrain_generator,
-            pretrain_steps,
-            pretrain_epochs,
-            pretrain_optimizer,
-            pretrain_callbacks,
-            validation_pretrain_generator,
-        ),
-        (
-            False,
-            finetune_generator,
-            finetune_steps,
-            finetune_epochs,
-            finetune_optimizer,
-            finetune_callbacks,
-            validation_finetune_generator,
-        ),
-    ]
     if pretrain_generator is None and finetune_generator is None:
         raise ValueError(
             "Give `pretrain_generator`, `finetune_generator`, or both: there is nothing to train on."
         )
+    given = {
+        "pretrain": (
+            (pretrain_generator, pretrain_steps),
+            (validation_pretrain_generator, validation_steps),
+            (pretrain_epochs, pretrain_optimizer, pretrain_callbacks),
+        ),
+        "finetune": (
+            (finetune_generator, finetune_steps),
+            (validation_finetune_generator, validation_steps),
+            (finetune_epochs, finetune_optimizer, finetune_callbacks),
+        ),
+    }
     prepared = []
-    for is_pretrain, generator, steps, epochs, optimizer, callbacks, validation in phases:
-        name = "pretrain" if is_pretrain else "finetune"
-        if generator is None:
-            if steps is not None or validation is not None:
-                raise ValueError(
-                    f"`{name}_steps` or a validation generator was given, but no `{name}_generator`."
-                )
-            continue
-        prepared.append(
-            _Phase(
-                model,
-                name,
-                generator,
-                steps,
-                epochs,
-                optimizer,
-                list(callbacks or []),
-                validation,
-                validation_steps,
+    for name, (training, validation, how) in given.items():
+        if training[0] is not None:
+            prepared.append(_Phase(model, name, training, validation, *how))
+        elif training[1] is not None or validation[0] is not None:
+            raise ValueError(
+                f"`{name}_steps` or a validation generator was given, but no `{name}_generator`."
             )
-        )
     model.training_history = {}
     for phase in prepared:
         model.training_history[phase.name] = phase.run(jit_compile, verbose)
@@ -208,15 +186,14 @@ class _Phase:
         self,
         model: MultiTaskModel,
         name: str,
-        generator: Any,
-        steps: int | None,
+        training: tuple[Any, int | None],
+        validation: tuple[Any, int | None],
         epochs: int,
         optimizer: Optimizer,
-        callbacks: list[keras.callbacks.Callback],
-        validation: Any,
-        validation_steps: int | None,
+        callbacks: Sequence[keras.callbacks.Callback] | None,
     ) -> None:
-        self.model, self.name, self.epochs, self.callbacks = model, name, epochs, callbacks
+        generator, steps = training
+        self.model, self.name, self.epochs, self.callbacks = model, name, epochs, callbacks or []
         self.is_pretrain = name == "pretrain"
         self.tasks = _active_tasks(model, self.is_pretrain)
         self.steps = _length(generator, steps, f"{name}_steps")
@@ -225,11 +202,15 @@ class _Phase:
         _check_vocabulary(generator, facts.vocab_size, f"{name}_generator")
         check_causality(self.feed.batch(0), model.encoder, self.tasks)
         self.validation = None
-        if validation is not None:
-            validation_name = f"validation_{name}_generator"
-            length = _length(validation, validation_steps, "validation_steps")
+        if validation[0] is not None:
+            length = _length(*validation, "validation_steps")
             self.validation = TaskFeed(
-                validation, self.tasks, facts, self._validation_weight, length, validation_name
+                validation[0],
+                self.tasks,
+                facts,
+                self._validation_weight,
+                length,
+                f"validation_{name}_generator",
             )
             self.validation.batch(0)
         self.optimizer = self._optimizer(optimizer)
