@@ -18,8 +18,19 @@ TRANSFORMER_SIZES: Mapping[str, Mapping[str, int]] = {
 _CHOICES = {
     "position_embedding": ("learned", "sinusoidal", "rotary"),
     "norm_placement": ("post", "pre"),
+    "pooler_activation": ("tanh", "relu", "gelu"),
 }
-_COUNTS = ("vocab_size", "embedding_dim", "max_len", "num_layers", "num_heads", "d_hid", "num_segments")
+_COUNTS = {  # and the least that each may be
+    "vocab_size": 1,
+    "embedding_dim": 1,
+    "token_embedding_dim": 1,
+    "max_len": 1,
+    "num_layers": 1,
+    "num_heads": 1,
+    "d_hid": 1,
+    "num_segments": 0,
+    "position_offset": 0,
+}
 _RATES = ("embedding_dropout", "attention_dropout", "residual_dropout")
 
 
@@ -36,6 +47,7 @@ class TransformerConfig:
 
     vocab_size: int
     embedding_dim: int
+    token_embedding_dim: int
     max_len: int
     num_layers: int
     num_heads: int
@@ -43,23 +55,25 @@ class TransformerConfig:
     is_causal: bool
     num_segments: int
     position_embedding: str
+    position_offset: int
     embedding_layer_norm: bool
     embedding_dropout: float
     attention_dropout: float
     residual_dropout: float
     use_one_embedding_dropout: bool
     norm_placement: str
+    pooler_activation: str
     layer_norm_epsilon: float
     use_exact_gelu: bool
     initializer_range: float
     seed: int
 
     def __post_init__(self) -> None:
-        for argument in _COUNTS:
+        for argument, least in _COUNTS.items():
             count = getattr(self, argument)
-            if isinstance(count, bool) or int(count) != count or count < 1:
+            if isinstance(count, bool) or int(count) != count or count < least:
                 raise ValueError(
-                    f"`{argument}` must be a whole number of at least 1. Received: {argument}={count!r}"
+                    f"`{argument}` must be a whole number of at least {least}. Received: {argument}={count!r}"
                 )
         for argument in _RATES:
             rate = getattr(self, argument)
@@ -87,3 +101,37 @@ class TransformerConfig:
     def head_dim(self) -> int:
         """Features of one attention head."""
         return self.embedding_dim // self.num_heads
+
+    def variable_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every variable of the encoder by its path, in the order of the model."""
+        width, narrow, inner = self.embedding_dim, self.token_embedding_dim, self.d_hid
+        shapes: dict[str, tuple[int, ...]] = {
+            "embeddings/token_embedding/embeddings": (self.vocab_size, narrow)
+        }
+        if self.num_segments:
+            shapes["embeddings/segment_embedding/embeddings"] = (self.num_segments, narrow)
+        if self.position_embedding == "learned":
+            rows = self.max_len + self.position_offset
+            shapes["embeddings/position_embedding/embeddings"] = (rows, narrow)
+        if self.embedding_layer_norm:
+            shapes |= {"embeddings/norm/gamma": (narrow,), "embeddings/norm/beta": (narrow,)}
+        if narrow != width:
+            shapes |= {
+                "embeddings/projection/kernel": (narrow, width),
+                "embeddings/projection/bias": (width,),
+            }
+        for layer in range(self.num_layers):
+            dense = {
+                "qkv": (width, 3 * width),
+                "attention_output": (width, width),
+                "feedforward_in": (width, inner),
+                "feedforward_out": (inner, width),
+            }
+            for name, shape in dense.items():
+                shapes |= {f"layer_{layer}/{name}/kernel": shape, f"layer_{layer}/{name}/bias": shape[1:]}
+                if name in ("attention_output", "feedforward_out"):
+                    norm = f"layer_{layer}/{name.split('_')[0]}_norm"
+                    shapes |= {f"{norm}/gamma": (width,), f"{norm}/beta": (width,)}
+        if self.norm_placement == "pre":
+            shapes |= {"final_norm/gamma": (width,), "final_norm/beta": (width,)}
+        return shapes

@@ -110,83 +110,135 @@ class SeedSequence:
         return int(self._sequence.spawn(1)[0].generate_state(1)[0] >> 1)
 
 
-def matrix_initializer(config: TransformerConfig, seeds: SeedSequence) -> keras.initializers.Initializer:
-    """Return the truncated normal that the next matrix starts from."""
-    return keras.initializers.TruncatedNormal(stddev=config.initializer_range, seed=seeds.next())
+class InitialValues:
+    """What the variables of one encoder start from, by their paths; and the seeds of its dropouts.
+
+    Args:
+        config: its `seed` and `initializer_range` decide matrices; biases start from 0, scales from 1.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        self._stddev = config.initializer_range
+        self.seeds = SeedSequence(config.seed)
+
+    def matrix(self, path: str) -> Any:
+        return keras.initializers.TruncatedNormal(stddev=self._stddev, seed=self.seeds.next())
+
+    def zeros(self, path: str) -> Any:
+        return "zeros"
+
+    def ones(self, path: str) -> Any:
+        return "ones"
+
+
+class _Parts:
+    """Makes the sub-layers of one layer: named, with their initial values, dtype and seeds."""
+
+    def __init__(self, layer: keras.layers.Layer, config: TransformerConfig, initial: InitialValues) -> None:
+        self._path, self._policy = layer.name, layer.dtype_policy
+        self._initial, self._epsilon = initial, config.layer_norm_epsilon
+
+    def table(self, rows: int, width: int, name: str) -> keras.layers.Embedding:
+        initializer = self._initial.matrix(f"{self._path}/{name}/embeddings")
+        return keras.layers.Embedding(
+            rows, width, embeddings_initializer=initializer, dtype=self._policy, name=name
+        )
+
+    def dense(self, units: int, name: str) -> keras.layers.Dense:
+        return keras.layers.Dense(
+            units,
+            kernel_initializer=self._initial.matrix(f"{self._path}/{name}/kernel"),
+            bias_initializer=self._initial.zeros(f"{self._path}/{name}/bias"),
+            dtype=self._policy,
+            name=name,
+        )
+
+    def norm(self, name: str) -> keras.layers.LayerNormalization:
+        return layer_norm(f"{self._path}/{name}", self._epsilon, self._initial, self._policy)
+
+    def dropout(self, rate: float, name: str) -> keras.layers.Dropout:
+        return keras.layers.Dropout(rate, seed=self._initial.seeds.next(), dtype=self._policy, name=name)
+
+
+def layer_norm(path: str, epsilon: float, initial: InitialValues, policy: Any) -> Any:
+    """Return a layer normalisation, named by the end of its path."""
+    return keras.layers.LayerNormalization(
+        epsilon=epsilon,
+        gamma_initializer=initial.ones(f"{path}/gamma"),
+        beta_initializer=initial.zeros(f"{path}/beta"),
+        dtype=policy,
+        name=path.rsplit("/", 1)[-1],
+    )
 
 
 class Embeddings(keras.layers.Layer):
-    """Sum of token, position and segment embeddings, then layer normalisation and dropout.
+    """Sum of token, position and segment embeddings, then layer normalisation, dropout, and a projection to
+    the encoder's width if the tables are narrower.
 
     Args:
         config: sizes and choices; rotary positions add nothing here.
-        seeds: where seeds come from.
+        initial: what variables start from.
     """
 
-    def __init__(self, config: TransformerConfig, seeds: SeedSequence, **kwargs: Any) -> None:
+    def __init__(self, config: TransformerConfig, initial: InitialValues, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        policy = self.dtype_policy
-
-        def table(rows: int, name: str) -> keras.layers.Embedding:
-            initializer = matrix_initializer(config, seeds)
-            return keras.layers.Embedding(
-                rows, config.embedding_dim, embeddings_initializer=initializer, dtype=policy, name=name
-            )
-
-        self.token_embedding = table(config.vocab_size, "token_embedding")
-        self.segment_embedding = table(config.num_segments, "segment_embedding")
-        self.position_embedding = None
+        parts, width = _Parts(self, config, initial), config.token_embedding_dim
+        self.num_segments, self.position_offset = config.num_segments, config.position_offset
+        rows = config.max_len + config.position_offset
+        self.token_embedding = parts.table(config.vocab_size, width, "token_embedding")
+        self.segment_embedding = self.position_embedding = self.norm = self.projection = None
+        if config.num_segments:
+            self.segment_embedding = parts.table(config.num_segments, width, "segment_embedding")
         if config.position_embedding == "learned":
-            self.position_embedding = table(config.max_len, "position_embedding")
+            self.position_embedding = parts.table(rows, width, "position_embedding")
         self._position_table = None
         if config.position_embedding == "sinusoidal":
-            self._position_table = sinusoidal_positions(config.max_len, config.embedding_dim)
-        self.norm = None
+            self._position_table = sinusoidal_positions(rows, width)
         if config.embedding_layer_norm:
-            self.norm = keras.layers.LayerNormalization(
-                epsilon=config.layer_norm_epsilon, dtype=policy, name="norm"
-            )
+            self.norm = parts.norm("norm")
+        if width != config.embedding_dim:
+            self.projection = parts.dense(config.embedding_dim, "projection")
         self.dropouts = [
-            keras.layers.Dropout(
-                config.embedding_dropout, seed=seeds.next(), dtype=policy, name=f"dropout_{k}"
-            )
+            parts.dropout(config.embedding_dropout, f"dropout_{k}")
             for k in range(1 if config.use_one_embedding_dropout else 3)
         ]
-        self._shape = (None, None, config.embedding_dim)
+        self._width, self._output_dim = width, config.embedding_dim
 
     def build(self, token_ids_shape: Any = None, **shapes: Any) -> None:
         for table in (self.token_embedding, self.segment_embedding, self.position_embedding):
             if table is not None:
                 table.build((None, None))
-        if self.norm is not None:
-            self.norm.build(self._shape)
+        for layer in (self.norm, self.projection):
+            if layer is not None:
+                layer.build((None, None, self._width))
         self.built = True
 
     def call(self, token_ids: Any, segment_ids: Any, position_ids: Any, training: bool = False) -> Any:
-        parts = [
-            self.token_embedding(token_ids),
-            self.segment_embedding(segment_ids),
-        ]  # (batch, length, width)
+        parts = [self.token_embedding(token_ids)]  # (batch, length, width)
+        if self.segment_embedding is not None:
+            # A single segment is everyone's, whatever its number (RoBERTa).
+            ids = segment_ids if self.num_segments > 1 else ops.zeros_like(segment_ids)
+            parts.append(self.segment_embedding(ids))
         if self.position_embedding is not None:
-            parts.append(self.position_embedding(position_ids))
+            parts.append(self.position_embedding(position_ids + self.position_offset))
         elif self._position_table is not None:
             table = ops.convert_to_tensor(self._position_table, parts[0].dtype)
-            parts.append(ops.take(table, position_ids, axis=0))
+            parts.append(ops.take(table, position_ids + self.position_offset, axis=0))
         if len(self.dropouts) == 3:
             parts = [
                 dropout(part, training=training) for dropout, part in zip(self.dropouts, parts, strict=False)
             ]
-        hidden = parts[0] + parts[1]
-        if len(parts) == 3:
-            hidden = hidden + parts[2]
+        hidden = parts[0]
+        for part in parts[1:]:
+            hidden = hidden + part
         if self.norm is not None:
             hidden = self.norm(hidden)
         if len(self.dropouts) == 1:
             hidden = self.dropouts[0](hidden, training=training)
-        return hidden
+        return hidden if self.projection is None else self.projection(hidden)
 
     def compute_output_shape(self, token_ids_shape: Any, *shapes: Any, **more: Any) -> tuple:
-        return (*token_ids_shape, self._shape[-1])
+        return (*token_ids_shape, self._output_dim)
 
 
 class TransformerBlock(keras.layers.Layer):
@@ -196,34 +248,23 @@ class TransformerBlock(keras.layers.Layer):
 
     Args:
         config: sizes and choices.
-        seeds: where seeds come from.
+        initial: what variables start from.
     """
 
-    def __init__(self, config: TransformerConfig, seeds: SeedSequence, **kwargs: Any) -> None:
+    def __init__(self, config: TransformerConfig, initial: InitialValues, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        policy = self.dtype_policy
+        parts = _Parts(self, config, initial)
         self.num_heads, self.embedding_dim, self.d_hid = config.num_heads, config.embedding_dim, config.d_hid
         self.use_exact_gelu, self.is_pre_norm = config.use_exact_gelu, config.norm_placement == "pre"
-
-        def dense(units: int, name: str) -> keras.layers.Dense:
-            initializer = matrix_initializer(config, seeds)
-            return keras.layers.Dense(units, kernel_initializer=initializer, dtype=policy, name=name)
-
-        def norm(name: str) -> keras.layers.LayerNormalization:
-            return keras.layers.LayerNormalization(epsilon=config.layer_norm_epsilon, dtype=policy, name=name)
-
-        def dropout(rate: float, name: str) -> keras.layers.Dropout:
-            return keras.layers.Dropout(rate, seed=seeds.next(), dtype=policy, name=name)
-
-        self.qkv = dense(3 * self.embedding_dim, "qkv")  # query, key, value side by side
-        self.attention_output = dense(self.embedding_dim, "attention_output")
-        self.attention_norm = norm("attention_norm")
-        self.feedforward_in = dense(self.d_hid, "feedforward_in")
-        self.feedforward_out = dense(self.embedding_dim, "feedforward_out")
-        self.feedforward_norm = norm("feedforward_norm")
-        self.attention_dropout = dropout(config.attention_dropout, "attention_dropout")
-        self.residual_dropout_1 = dropout(config.residual_dropout, "residual_dropout_1")
-        self.residual_dropout_2 = dropout(config.residual_dropout, "residual_dropout_2")
+        self.qkv = parts.dense(3 * self.embedding_dim, "qkv")  # query, key, value side by side
+        self.attention_output = parts.dense(self.embedding_dim, "attention_output")
+        self.attention_norm = parts.norm("attention_norm")
+        self.feedforward_in = parts.dense(self.d_hid, "feedforward_in")
+        self.feedforward_out = parts.dense(self.embedding_dim, "feedforward_out")
+        self.feedforward_norm = parts.norm("feedforward_norm")
+        self.attention_dropout = parts.dropout(config.attention_dropout, "attention_dropout")
+        self.residual_dropout_1 = parts.dropout(config.residual_dropout, "residual_dropout_1")
+        self.residual_dropout_2 = parts.dropout(config.residual_dropout, "residual_dropout_2")
 
     def build(self, hidden_shape: Any, **shapes: Any) -> None:
         width, inner = (None, None, self.embedding_dim), (None, None, self.d_hid)

@@ -14,8 +14,9 @@ from bert_keras.encoders.config import TRANSFORMER_SIZES, TransformerConfig
 from bert_keras.encoders.inputs import encoder_inputs
 from bert_keras.encoders.layers import (
     Embeddings,
-    SeedSequence,
+    InitialValues,
     TransformerBlock,
+    layer_norm,
     rotary_angles,
     visible_pairs,
 )
@@ -36,30 +37,40 @@ class Transformer(keras.Model):
     Use `create_transformer`, which explains the arguments and fills in sizes. A call may also pass
     `attention_mask` in the dictionary of inputs: bool, broadcastable to `(batch, heads, length, length)`,
     True where attention may go; it narrows what `sequence_ids` and causality leave visible.
+
+    Args:
+        config: all that decides it; its fields become attributes of the model.
+        initial: what the variables start from, if not from fresh values.
+        name: name of the model.
+        dtype: dtype policy; by default Keras' global one.
     """
 
-    def __init__(self, config: TransformerConfig, name: str = "transformer", dtype: Any = None) -> None:
+    def __init__(
+        self,
+        config: TransformerConfig,
+        initial: InitialValues | None = None,
+        name: str = "transformer",
+        dtype: Any = None,
+    ) -> None:
         policy = keras.dtype_policies.get(dtype)
-        seeds = SeedSequence(config.seed)
+        initial = InitialValues(config) if initial is None else initial
         rotary = config.position_embedding == "rotary"
         parts = _Parts(
             VisiblePairs(config.is_causal, name="visible_pairs"),
             RotaryAngles(config.head_dim, name="rotary_angles") if rotary else None,
-            Embeddings(config, seeds, dtype=policy, name="embeddings"),
+            Embeddings(config, initial, dtype=policy, name="embeddings"),
             [
-                TransformerBlock(config, seeds, dtype=policy, name=f"layer_{index}")
+                TransformerBlock(config, initial, dtype=policy, name=f"layer_{index}")
                 for index in range(config.num_layers)
             ],
-            keras.layers.LayerNormalization(
-                epsilon=config.layer_norm_epsilon, dtype=policy, name="final_norm"
-            )
+            layer_norm("final_norm", config.layer_norm_epsilon, initial, policy)
             if config.norm_placement == "pre"
             else None,
         )
         inputs = encoder_inputs()
         super().__init__(inputs, _hidden_states(parts, inputs, None), name=name)
         self.dtype_policy = policy  # a functional model takes no `dtype`; the heads follow this
-        self._parts, self._config = parts, config
+        self._parts, self.config = parts, config
         for key, value in dataclasses.asdict(config).items():
             setattr(self, key, value)
 
@@ -88,7 +99,7 @@ class Transformer(keras.Model):
         return _hidden_states(self._parts, inputs, training, positions)
 
     def get_config(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self._config), "name": self.name, "dtype": self.dtype_policy.name}
+        return {**dataclasses.asdict(self.config), "name": self.name, "dtype": self.dtype_policy.name}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Transformer:
@@ -145,14 +156,17 @@ def create_transformer(
     is_causal: bool = False,
     *,
     size: str = "base",
+    token_embedding_dim: int | None = None,
     num_segments: int = 2,
     position_embedding: str = "learned",
+    position_offset: int = 0,
     embedding_layer_norm: bool = True,
     embedding_dropout: float = 0.1,
     attention_dropout: float = 0.1,
     residual_dropout: float = 0.1,
     use_one_embedding_dropout: bool = True,
     norm_placement: str = "post",
+    pooler_activation: str = "tanh",
     layer_norm_epsilon: float = 1e-12,
     use_exact_gelu: bool = True,
     initializer_range: float = 0.02,
@@ -172,10 +186,13 @@ def create_transformer(
         is_causal: whether a position sees only what is before it (GPT) or the whole sequence (BERT).
         size: `"tiny"`, `"mini"`, `"small"`, `"medium"`, `"base"` or `"large"`: the published BERT shapes,
             from which width and depth come where they are not given.
-        num_segments: number of segment ids.
+        token_embedding_dim: width of the embedding tables, if it differs from that of the hidden states
+            (ELECTRA); a dense layer leads from one to the other.
+        num_segments: number of segment ids. With 0 (GPT, DistilBERT) or 1 (RoBERTa) they make no difference.
         position_embedding: `"learned"` (BERT, GPT), `"sinusoidal"` (fixed, Vaswani et al. 2017), or
             `"rotary"` (queries and keys turned by their positions, Su et al. 2021), with which small encoders
             learn much faster from scratch.
+        position_offset: rows of the position table before that of the first position (2 in RoBERTa).
         embedding_layer_norm: normalise the sum of the embeddings (BERT) or not (GPT).
         embedding_dropout: share of embedding features dropped in training.
         attention_dropout: share of attention probabilities dropped in training.
@@ -185,6 +202,8 @@ def create_transformer(
         norm_placement: `"post"`: normalise after each addition (BERT, GPT); `"pre"`: before attention and
             feed-forward network and once at the end (Xiong et al. 2020), which bears larger learning rates
             and learns faster from scratch.
+        pooler_activation: what sentence-level heads have after the pooler's dense layer: `"tanh"` (BERT,
+            RoBERTa), `"relu"` (DistilBERT) or `"gelu"` (ELECTRA).
         layer_norm_epsilon: added to the variance in layer normalisation: 1e-12 in BERT, 1e-5 in GPT.
         use_exact_gelu: GELU by the error function (BERT), or its tanh approximation (GPT).
         initializer_range: standard deviation of the truncated normal that matrices start from.
@@ -219,6 +238,7 @@ def create_transformer(
     config = TransformerConfig(
         vocab_size=vocab_size,
         embedding_dim=embedding_dim,
+        token_embedding_dim=embedding_dim if token_embedding_dim is None else token_embedding_dim,
         max_len=max_len,
         num_layers=num_layers,
         num_heads=max(1, embedding_dim // 64) if num_heads is None else num_heads,
@@ -226,12 +246,14 @@ def create_transformer(
         is_causal=bool(is_causal),
         num_segments=num_segments,
         position_embedding=position_embedding,
+        position_offset=position_offset,
         embedding_layer_norm=embedding_layer_norm,
         embedding_dropout=embedding_dropout,
         attention_dropout=attention_dropout,
         residual_dropout=residual_dropout,
         use_one_embedding_dropout=use_one_embedding_dropout,
         norm_placement=norm_placement,
+        pooler_activation=pooler_activation,
         layer_norm_epsilon=layer_norm_epsilon,
         use_exact_gelu=use_exact_gelu,
         initializer_range=initializer_range,

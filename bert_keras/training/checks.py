@@ -21,6 +21,8 @@ class EncoderFacts:
     Attributes:
         width: features of its hidden states.
         vocab_size, max_len, num_segments: numbers of rows of its tables.
+        pooler_activation: what follows the pooler's dense layer.
+        layer_norm_epsilon, use_exact_gelu: for the `lm` head, which does as the encoder does.
         is_causal: whether it says of itself that it does not see the future.
         dtype_policy: for the heads.
         tables: all embedding layers found.
@@ -31,6 +33,9 @@ class EncoderFacts:
     vocab_size: int | None
     max_len: int | None
     num_segments: int | None
+    pooler_activation: str
+    layer_norm_epsilon: float
+    use_exact_gelu: bool
     is_causal: bool
     dtype_policy: Any
     tables: tuple[Any, ...]
@@ -86,13 +91,17 @@ def encoder_facts(encoder: keras.Model) -> EncoderFacts:
         named = [table for table in tables if len(tables) == 1 or table.name == "token_embedding"]
         token_embedding = named[0] if named else None
     vocab_size = getattr(encoder, "vocab_size", None)
+    num_segments = getattr(encoder, "num_segments", None)
     if vocab_size is None and token_embedding is not None:
         vocab_size = token_embedding.input_dim
     return EncoderFacts(
         width=int(shape[-1]),
         vocab_size=vocab_size,
         max_len=getattr(encoder, "max_len", None),
-        num_segments=getattr(encoder, "num_segments", None),
+        num_segments=num_segments if num_segments is None or num_segments > 1 else None,
+        pooler_activation=getattr(encoder, "pooler_activation", "tanh"),
+        layer_norm_epsilon=getattr(encoder, "layer_norm_epsilon", 1e-12),
+        use_exact_gelu=bool(getattr(encoder, "use_exact_gelu", True)),
         is_causal=bool(getattr(encoder, "is_causal", False)),
         dtype_policy=encoder.dtype_policy,
         tables=tables,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -42,21 +43,33 @@ class ClassificationHead(keras.layers.Layer):
         return (*shape[:-1], self.classifier.units)
 
 
+class Transform(NamedTuple):
+    """What comes before the decoder of a masked language model: a dense layer, GELU, layer normalisation."""
+
+    layer_norm_epsilon: float
+    use_exact_gelu: bool
+
+
 class LanguageModelHead(keras.layers.Layer):
     """Logits over the vocabulary from a decoder tied to the token embedding.
 
-    As in BERT a dense layer with GELU and layer normalisation comes first; a causal encoder is decoded
-    directly, as in GPT, unless its width differs from the embedding's.
+    As in BERT a transform comes first and a bias last; a causal encoder is decoded directly, as in GPT,
+    unless its width differs from the embedding's.
 
     Args:
         token_embedding: the encoder's embedding layer; its matrix is used, not copied.
         dropout: share of features dropped in training.
-        use_transform: whether the dense layer and the normalisation come first.
+        transform: what comes before the decoder, or None for the bare decoder.
         seeds: seeds of the initialiser and of the dropout.
     """
 
     def __init__(
-        self, token_embedding: Any, dropout: float, use_transform: bool, seeds: tuple[int, int], **kwargs: Any
+        self,
+        token_embedding: Any,
+        dropout: float,
+        transform: Transform | None,
+        seeds: tuple[int, int],
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         policy = self.dtype_policy
@@ -64,21 +77,26 @@ class LanguageModelHead(keras.layers.Layer):
         self.dropout = keras.layers.Dropout(dropout, seed=seeds[0], dtype=policy, name="dropout")
         self.transform: Any = None
         self.norm: Any = None
-        if use_transform:
+        self.bias: Any = None
+        if transform is not None:
             self.transform = keras.layers.Dense(
                 token_embedding.output_dim,
-                activation="gelu",
+                activation=partial(ops.gelu, approximate=not transform.use_exact_gelu),
                 kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02, seed=seeds[1]),
                 dtype=policy,
                 name="transform",
             )
-            self.norm = keras.layers.LayerNormalization(epsilon=1e-12, dtype=policy, name="norm")
+            self.norm = keras.layers.LayerNormalization(
+                epsilon=transform.layer_norm_epsilon, dtype=policy, name="norm"
+            )
 
     def build(self, shape: Any) -> None:
         if self.transform is not None:
             self.transform.build(shape)
             self.norm.build((*shape[:-1], self.token_embedding.output_dim))
-        self.bias = self.add_weight(shape=(self.token_embedding.input_dim,), initializer="zeros", name="bias")
+            self.bias = self.add_weight(
+                shape=(self.token_embedding.input_dim,), initializer="zeros", name="bias"
+            )
         self.built = True
 
     def call(self, features: Any, training: bool = False) -> Any:
@@ -86,7 +104,8 @@ class LanguageModelHead(keras.layers.Layer):
             features = self.norm(self.transform(features))
         features = self.dropout(features, training=training)
         table = ops.cast(self.token_embedding.embeddings, features.dtype)  # (vocabulary, width)
-        return ops.matmul(features, ops.transpose(table)) + ops.cast(self.bias, features.dtype)
+        logits = ops.matmul(features, ops.transpose(table))
+        return logits if self.bias is None else logits + ops.cast(self.bias, features.dtype)
 
     def own_variables(self) -> list[Any]:
         """Return the variables that belong to this head alone: all but the token embedding."""

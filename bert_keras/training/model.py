@@ -13,7 +13,7 @@ from bert_keras.encoders.inputs import ENCODER_INPUTS, encoder_inputs, select_in
 from bert_keras.encoders.layers import SeedSequence, gather_positions
 from bert_keras.tasks import LM_TASK, TaskMetadata, check_tasks
 from bert_keras.training.checks import encoder_facts
-from bert_keras.training.heads import ClassificationHead, LanguageModelHead, ReadPosition
+from bert_keras.training.heads import ClassificationHead, LanguageModelHead, ReadPosition, Transform
 from bert_keras.training.metrics import TaskMetrics, token_losses
 from bert_keras.training.saving import read_weights, write_weights
 
@@ -58,7 +58,11 @@ class MultiTaskModel(keras.Model):
         if not all(task.is_token_level for task in tasks):
             initializer = keras.initializers.TruncatedNormal(stddev=0.02, seed=seeds.next())
             pooler = keras.layers.Dense(
-                facts.width, activation="tanh", kernel_initializer=initializer, dtype=policy, name="pooler"
+                facts.width,
+                activation=facts.pooler_activation,
+                kernel_initializer=initializer,
+                dtype=policy,
+                name="pooler",
             )
         heads: dict[str, keras.layers.Layer] = {}
         for task in tasks:
@@ -69,8 +73,10 @@ class MultiTaskModel(keras.Model):
             }
             if task.name == LM_TASK:
                 table = facts.tied_table(task.num_classes)
-                use_transform = not facts.is_causal or table.output_dim != facts.width
-                heads[task.name] = LanguageModelHead(table, task.dropout, use_transform, **arguments)
+                transform = None
+                if not facts.is_causal or table.output_dim != facts.width:
+                    transform = Transform(facts.layer_norm_epsilon, facts.use_exact_gelu)
+                heads[task.name] = LanguageModelHead(table, task.dropout, transform, **arguments)
             else:
                 heads[task.name] = ClassificationHead(task.num_classes, task.dropout, **arguments)
         inputs = encoder_inputs()

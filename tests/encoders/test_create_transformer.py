@@ -173,3 +173,35 @@ def test_inputs_are_given_as_an_encoder_takes_them():
     other = keras.Input((None,), dtype="int32", name="words")
     with pytest.raises(ValueError, match=r"token_ids.*inputs \['words'\]"):
         input_names(keras.Model(other, keras.layers.Embedding(5, 4)(other)))
+
+
+def test_the_shapes_of_all_variables_are_known_beforehand():
+    choices = [
+        {},
+        {"position_embedding": "rotary", "norm_placement": "pre", "num_heads": 2},
+        {"position_embedding": "sinusoidal", "embedding_layer_norm": False, "num_layers": 2},
+        {"token_embedding_dim": 6, "num_segments": 0, "position_offset": 2, "pooler_activation": "gelu"},
+    ]
+    for arguments in choices:
+        encoder = make(**arguments)
+        shapes = {variable.path: tuple(variable.shape) for variable in encoder.weights}
+        assert list(encoder.config.variable_shapes().items()) == list(shapes.items()), arguments
+
+
+def test_positions_may_begin_further_down_the_table_and_one_segment_is_everyones():
+    inputs = arrays()
+    encoder = make(position_offset=3, num_segments=1)
+    with_segments = encoder({**inputs, "segment_ids": np.ones_like(inputs["segment_ids"])})
+    np.testing.assert_array_equal(to_numpy(encoder(inputs)), to_numpy(with_segments))
+    plain = make(max_len=16, num_segments=1)
+    plain.set_weights(encoder.get_weights())
+    moved = plain({**inputs, "position_ids": inputs["position_ids"] + 3})
+    np.testing.assert_array_equal(to_numpy(encoder(inputs)), to_numpy(moved))
+
+
+def test_narrow_tables_are_projected():
+    encoder = make(token_embedding_dim=6, embedding_dropout=0.0)
+    inputs = arrays()
+    narrow = encoder.token_embedding(inputs["token_ids"])
+    assert narrow.shape == (2, 7, 6)
+    assert encoder(inputs).shape == (2, 7, 20)
