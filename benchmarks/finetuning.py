@@ -77,7 +77,8 @@ def main() -> None:
     command.add_argument("--batch-size", type=int, default=32)
     command.add_argument("--seeds", type=int, default=3)
     command.add_argument("--learning-rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3])
-    command.add_argument("--dropout", type=float, default=0.1)
+    command.add_argument("--dropout", type=float, default=0.1, help="of the heads and of the encoder")
+    command.add_argument("--dtype", default="float32")
     options = command.parse_args()
     if options.smoke:
         options.examples, options.tuning, options.epochs, options.seeds, options.learning_rates = (
@@ -105,7 +106,10 @@ def main() -> None:
         TaskMetadata("sentiment", False, 2, options.dropout, schedule),
         TaskMetadata("pos", True, len(tags), options.dropout, schedule),
     ]
-    config = load_model(options.weights).encoder.get_config()
+    saved = load_model(options.weights).encoder
+    dropouts = dict.fromkeys(("embedding_dropout", "attention_dropout", "residual_dropout"), options.dropout)
+    config = {**saved.get_config(), **dropouts, "dtype": options.dtype}
+    pretrained_weights = saved.get_weights()
 
     def batches(sentences: list[Sentence], seed: int, is_training: bool) -> Any:
         return labelled_generator(
@@ -118,11 +122,9 @@ def main() -> None:
         )
 
     def run(start_from: str, learning_rate: float, seed: int) -> dict[str, dict[str, float]]:
+        encoder = create_transformer(**{**config, "seed": seed})
         if start_from == "pretrained":
-            encoder = load_model(options.weights).encoder
-        else:
-            sizes = {name: value for name, value in config.items() if name != "seed"}
-            encoder = create_transformer(**sizes, seed=seed)
+            encoder.set_weights(pretrained_weights)
         model = train_model(
             encoder,
             tasks,

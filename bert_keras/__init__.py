@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Any
 from bert_keras.version import __version__
 
 if TYPE_CHECKING:
+    from bert_keras.checkpoints import load_bert as load_bert
+    from bert_keras.checkpoints import load_huggingface as load_huggingface
+    from bert_keras.checkpoints import load_openai as load_openai
+    from bert_keras.checkpoints import save_huggingface as save_huggingface
+    from bert_keras.checkpoints import verify as verify
     from bert_keras.data import Corpus as Corpus
     from bert_keras.data import Sentence as Sentence
     from bert_keras.data import SentenceBatch as SentenceBatch
@@ -26,19 +31,29 @@ if TYPE_CHECKING:
     from bert_keras.tasks import TaskMetadata as TaskMetadata
     from bert_keras.tasks import TaskWeightScheduler as TaskWeightScheduler
     from bert_keras.text import BERTTextEncoder as BERTTextEncoder
+    from bert_keras.text import ByteLevelBPETextEncoder as ByteLevelBPETextEncoder
     from bert_keras.text import OpenAITextEncoder as OpenAITextEncoder
     from bert_keras.text import SentencePieceTextEncoder as SentencePieceTextEncoder
     from bert_keras.text import TextEncoder as TextEncoder
+    from bert_keras.text import load_text_encoder as load_text_encoder
     from bert_keras.training import MultiTaskModel as MultiTaskModel
     from bert_keras.training import create_optimizer as create_optimizer
     from bert_keras.training import encoder_arrays as encoder_arrays
     from bert_keras.training import evaluate_model as evaluate_model
+    from bert_keras.training import extend_vocabulary as extend_vocabulary
     from bert_keras.training import load_model as load_model
     from bert_keras.training import train_model as train_model
 
 _HOMES = {
     "bert_keras.tasks": ("TaskMetadata", "TaskWeightScheduler"),
-    "bert_keras.text": ("BERTTextEncoder", "OpenAITextEncoder", "SentencePieceTextEncoder", "TextEncoder"),
+    "bert_keras.text": (
+        "BERTTextEncoder",
+        "ByteLevelBPETextEncoder",
+        "OpenAITextEncoder",
+        "SentencePieceTextEncoder",
+        "TextEncoder",
+        "load_text_encoder",
+    ),
     "bert_keras.data": (
         "Corpus",
         "Sentence",
@@ -52,11 +67,19 @@ _HOMES = {
         "sentence_from_words",
     ),
     "bert_keras.encoders": ("TRANSFORMER_SIZES", "create_transformer", "encoder_inputs"),
+    "bert_keras.checkpoints": (
+        "load_bert",
+        "load_huggingface",
+        "load_openai",
+        "save_huggingface",
+        "verify",
+    ),
     "bert_keras.training": (
         "MultiTaskModel",
         "create_optimizer",
         "encoder_arrays",
         "evaluate_model",
+        "extend_vocabulary",
         "load_model",
         "train_model",
     ),

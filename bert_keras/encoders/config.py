@@ -55,14 +55,14 @@ class TransformerConfig:
     is_causal: bool
     num_segments: int
     position_embedding: str
-    position_offset: int
+    position_offset: int = 0
     embedding_layer_norm: bool
     embedding_dropout: float
     attention_dropout: float
     residual_dropout: float
     use_one_embedding_dropout: bool
     norm_placement: str
-    pooler_activation: str
+    pooler_activation: str = "tanh"
     layer_norm_epsilon: float
     use_exact_gelu: bool
     initializer_range: float

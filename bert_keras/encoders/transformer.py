@@ -105,6 +105,7 @@ class Transformer(keras.Model):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Transformer:
         config = dict(config)
         name, dtype = config.pop("name"), config.pop("dtype")
+        config.setdefault("token_embedding_dim", config["embedding_dim"])  # absent before version 0.2
         return cls(TransformerConfig(**config), name=name, dtype=dtype)
 
 

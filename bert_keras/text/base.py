@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
+from bert_keras.text.chunks import CHUNK_CHARACTERS, concatenate_flat, join_ids, text_chunks
 from bert_keras.text.files import write_atomic
 
 FILE_NAME = "text_encoder.json"
-CHUNK_CHARACTERS = 1 << 19
 _FORMAT = 1
 _T = TypeVar("_T")
 
@@ -76,6 +76,10 @@ class TextEncoder(abc.ABC):
     @abc.abstractmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
         """A text encoder from what `get_state` returned; ValueError if it is not that."""
+
+    @abc.abstractmethod
+    def _extended(self, words: list[str]) -> Self:
+        """A text encoder with these words as further pieces, at the end, in order."""
 
     @abc.abstractmethod
     def _decode(self, ids: list[int]) -> str:
@@ -210,6 +214,54 @@ class TextEncoder(abc.ABC):
         starts[..., 1:] |= self._ends[ids[..., :-1]]
         return starts
 
+    def extended(self, words: Iterable[str]) -> Self:
+        """A text encoder that spells further words with an id each; all ids up to now stay what they are.
+
+        Args:
+            words: whole words, or one, without white space, in the form into which this text encoder brings
+                text (lower case, if it lower-cases; split as it splits).
+
+        Returns:
+            A new text encoder: `words[i]`, wherever it stands as a word of a text, is `vocab_size + i`. In a
+            WordPiece or SentencePiece vocabulary longer words that begin with it may be spelled with it too.
+
+        Raises:
+            ValueError: naming all words that repeat, are one piece already, have white space, or would not be
+                found in a text.
+            TypeError: one is not a string.
+
+        Example:
+            >>> longer = text_encoder.extended(["cytokine"])  # doctest: +SKIP
+            >>> longer.encode("a cytokine")[-1] == text_encoder.vocab_size  # doctest: +SKIP
+            True
+        """
+        words = [words] if isinstance(words, str) else list(words)
+        check_texts(words, "words")
+        faults = [f"{word!r} is no single word" for word in words if len(word.split()) != 1]
+        faults += [f"{word!r} comes twice" for word in sorted({w for w in words if words.count(w) > 1})]
+        before = dict(zip(words, map(self._ids_within_a_text, words), strict=True))
+        faults += [
+            f"{word!r} is one piece already, {ids[0]}"
+            for word, ids in before.items()
+            if len(ids) == 1 and ids[0] != self.unk_id
+        ]
+        if not words:
+            faults = ["there are none"]
+        if not faults:
+            text_encoder = self._extended(words)
+            faults = [
+                f"{word!r} would be spelled {found}; give the form into which the text encoder brings text"
+                for i, word in enumerate(words)
+                if (found := text_encoder._ids_within_a_text(word)) != [self.vocab_size + i]
+            ]
+        if faults:
+            raise ValueError("words: " + "; ".join(faults) + ".")
+        return text_encoder
+
+    def _ids_within_a_text(self, word: str) -> list[int]:
+        ids, word_of = self.encode_words(["a", word])
+        return [token_id for token_id, number in zip(ids, word_of, strict=True) if number == 1]
+
     @property
     def fingerprint(self) -> str:
         """A hash (64 hex digits) of all that decides the ids, the same in every process."""
@@ -302,31 +354,6 @@ def check_texts(texts: Sequence[str], argument: str = "texts") -> None:
                 f"U+{ord(text[error.start]):04X}, which is not Unicode text. Decode the text anew, or "
                 "replace the character, for example with text.encode('utf-8', 'replace').decode('utf-8')."
             ) from error
-
-
-def text_chunks(texts: Sequence[str], num_characters: int) -> Iterator[Sequence[str]]:
-    """Cuts a sequence of texts into runs of about `num_characters` characters, to bound memory."""
-    start = size = 0
-    for i, length in enumerate(map(len, texts)):
-        size += length + 1
-        if size >= num_characters:
-            yield texts[start : i + 1]
-            start, size = i + 1, 0
-    if start < len(texts):
-        yield texts[start:]
-
-
-def join_ids(lists: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Lists of ids, laid end to end: ids `(n,)` int32 and lengths `(len(lists),)` int64."""
-    lengths = np.fromiter(map(len, lists), np.int64, len(lists))
-    return np.fromiter(chain.from_iterable(lists), np.int32, int(lengths.sum())), lengths
-
-
-def concatenate_flat(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Results of `join_ids`, one after the other."""
-    ids = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0, np.int32)
-    lengths = np.concatenate([part[1] for part in parts]) if parts else np.zeros(0, np.int64)
-    return ids, lengths
 
 
 def _read_saved(path: Path) -> tuple[str, dict[str, Any]]:

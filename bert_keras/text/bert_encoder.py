@@ -12,14 +12,14 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer as RustNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, CharDelimiterSplit
 
-from bert_keras.text.base import CHUNK_CHARACTERS, TextEncoder, check_texts, text_chunks
+from bert_keras.text.base import TextEncoder, check_texts
 from bert_keras.text.bert_normalizer import BertNormalizer
+from bert_keras.text.chunks import CHUNK_CHARACTERS, text_chunks
 from bert_keras.text.files import Source, read_lines, write_atomic
 from bert_keras.text.sampling import sample_sentences
 from bert_keras.text.wordpiece_training import train_wordpieces
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_MAX_WORD_CHARACTERS = 200  # As in Google's code; longer words are unknown.
 _CHINESE = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 
 
@@ -34,7 +34,9 @@ class BERTTextEncoder(TextEncoder):
 
     Args:
         vocab_file: `vocab.txt`: a piece on each line, whose id is the number of the line, from 0.
-        lower_case: lower-case text and strip accents; has to be what the vocabulary was made with.
+        lower_case: lower-case text; has to be what the vocabulary was made with.
+        strip_accents: remove accents from text; by default if `lower_case`, as in Google's code.
+        max_word_characters: longer words are unknown: 200 in Google's code, 100 in Hugging Face's.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -55,8 +57,15 @@ class BERTTextEncoder(TextEncoder):
 
     kind = "BERTTextEncoder"
 
-    def __init__(self, vocab_file: str | Path, lower_case: bool = True) -> None:
-        self._build(_read_vocab(Path(vocab_file)), lower_case)
+    def __init__(
+        self,
+        vocab_file: str | Path,
+        lower_case: bool = True,
+        *,
+        strip_accents: bool | None = None,
+        max_word_characters: int = 200,
+    ) -> None:
+        self._build(_read_vocab(Path(vocab_file)), lower_case, strip_accents, max_word_characters)
 
     @classmethod
     def train(
@@ -112,8 +121,29 @@ class BERTTextEncoder(TextEncoder):
             write_atomic(vocab_file, "".join(f"{token}\n" for token in vocab).encode())
         return text_encoder
 
-    def _build(self, vocab: Sequence[str], lower_case: bool) -> None:
-        self.lower_case = lower_case
+    @classmethod
+    def from_vocabulary(
+        cls,
+        vocab: Sequence[str],
+        lower_case: bool = True,
+        strip_accents: bool | None = None,
+        max_word_characters: int = 200,
+    ) -> Self:
+        """A text encoder for pieces in the order of their ids. Arguments and errors are the constructor's."""
+        _check_vocab(list(vocab), "the vocabulary")
+        text_encoder = cls.__new__(cls)
+        text_encoder._build(vocab, lower_case, strip_accents, max_word_characters)
+        return text_encoder
+
+    def _build(
+        self,
+        vocab: Sequence[str],
+        lower_case: bool,
+        strip_accents: bool | None = None,
+        max_word_characters: int = 200,
+    ) -> None:
+        self.lower_case, self.max_word_characters = lower_case, max_word_characters
+        self.strip_accents = lower_case if strip_accents is None else strip_accents
         self._vocab = list(vocab)
         self._set_tokens([*vocab, *(token for token in _SPECIAL if token not in vocab)])
         self.pad_id, self.unk_id, self.bos_id, self.eos_id, self.msk_id = (
@@ -126,11 +156,11 @@ class BERTTextEncoder(TextEncoder):
         model = WordPiece(
             {token: i for i, token in enumerate(vocab)},
             unk_token="[UNK]",
-            max_input_chars_per_word=_MAX_WORD_CHARACTERS,
+            max_input_chars_per_word=max_word_characters,
         )
-        self._normalizer = BertNormalizer(lower_case)
+        self._normalizer = BertNormalizer(lower_case, self.strip_accents)
         self._rust = Tokenizer(model)
-        self._rust.normalizer = RustNormalizer(lowercase=lower_case)
+        self._rust.normalizer = RustNormalizer(lowercase=lower_case, strip_accents=self.strip_accents)
         self._rust.pre_tokenizer = BertPreTokenizer()
         self._rust_prepared = Tokenizer(model)
         self._rust_prepared.pre_tokenizer = CharDelimiterSplit(" ")
@@ -161,7 +191,17 @@ class BERTTextEncoder(TextEncoder):
         return re.sub(f"(?<=[{_CHINESE}]) (?=[{_CHINESE}])", "", text)
 
     def get_state(self) -> dict[str, Any]:
-        return {"vocab": self._vocab, "lower_case": self.lower_case}
+        state = {"vocab": self._vocab, "lower_case": self.lower_case}
+        if self.strip_accents != self.lower_case:
+            state["strip_accents"] = self.strip_accents
+        if self.max_word_characters != 200:  # absent where it is Google's: fingerprints stay what they were
+            state["max_word_characters"] = self.max_word_characters
+        return state
+
+    def _extended(self, words: list[str]) -> Self:
+        return self.from_vocabulary(
+            [*self._tokens, *words], self.lower_case, self.strip_accents, self.max_word_characters
+        )
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
@@ -170,10 +210,9 @@ class BERTTextEncoder(TextEncoder):
             raise ValueError(
                 "expected a state with a list 'vocab' and a bool 'lower_case'; the saved file is damaged."
             )
-        _check_vocab(vocab, "the saved vocabulary")
-        text_encoder = cls.__new__(cls)
-        text_encoder._build(vocab, lower_case)
-        return text_encoder
+        return cls.from_vocabulary(
+            vocab, lower_case, state.get("strip_accents"), state.get("max_word_characters", 200)
+        )
 
 
 def _rust_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:

@@ -26,18 +26,20 @@ class BertNormalizer:
     tables of the running Python.
 
     Args:
-        lower_case: lower-case the text and strip its accents.
+        lower_case: lower-case the text.
+        strip_accents: remove its accents; by default if `lower_case`.
 
     Example:
         >>> BertNormalizer(lower_case=True)("Où est-il?")
         'ou est - il ?'
     """
 
-    def __init__(self, lower_case: bool) -> None:
+    def __init__(self, lower_case: bool, strip_accents: bool | None = None) -> None:
         self.lower_case = lower_case
+        self.strip_accents = lower_case if strip_accents is None else strip_accents
         self._special = re.compile(f"[^{_PLAIN}]")
         self._clean = _CharacterTable(_clean)
-        self._split = _CharacterTable(_strip_and_split if lower_case else _split)
+        self._split = _CharacterTable(_strip_and_split if self.strip_accents else _split)
 
     def is_plain(self, text: str) -> bool:
         """Whether the Rust library treats the text as Google's code does."""
@@ -46,7 +48,9 @@ class BertNormalizer:
     def __call__(self, text: str) -> str:
         text = text.translate(self._clean)
         if self.lower_case:
-            text = unicodedata.normalize("NFD", text.lower())
+            text = text.lower()
+        if self.strip_accents:
+            text = unicodedata.normalize("NFD", text)
         return " ".join(text.translate(self._split).split())
 
 

@@ -8,7 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from bert_keras.text.base import TextEncoder, check_texts, concatenate_flat, text_chunks
+from bert_keras.text.base import TextEncoder, check_texts
+from bert_keras.text.chunks import concatenate_flat, text_chunks
 from bert_keras.text.files import read_lines
 from bert_keras.text.openai_pool import OpenAIPool
 from bert_keras.text.openai_tokenizer import OpenAITokenizer, require_extra
@@ -38,6 +39,9 @@ class OpenAITextEncoder(TextEncoder):
         bpe_path: the published `vocab_40000.bpe`: a line with the version, then the merges.
         num_workers: how many processes tokenise large batches; 1 for none but this one, None for one for each
             core.
+        lower_case_first: lower-case a text before it is split into words, as `transformers` does since it has
+            this tokenizer, and not the words afterwards, as the original does: "Mr." then is two words. The
+            weights were trained with the original's ids.
 
     Raises:
         ImportError: `ftfy` or `spacy` is missing; `pip install "bert_keras[openai]"` brings both.
@@ -56,21 +60,35 @@ class OpenAITextEncoder(TextEncoder):
     kind = "OpenAITextEncoder"
 
     def __init__(
-        self, encoder_path: str | Path, bpe_path: str | Path, *, num_workers: int | None = None
+        self,
+        encoder_path: str | Path,
+        bpe_path: str | Path,
+        *,
+        num_workers: int | None = None,
+        lower_case_first: bool = False,
     ) -> None:
         vocab, merges = _read_vocab(Path(encoder_path)), _read_merges(Path(bpe_path))
-        self._build(vocab, merges, num_workers)
+        self._build(vocab, merges, num_workers, lower_case_first=lower_case_first)
 
-    def _build(self, vocab: dict[str, int], merges: list[str], num_workers: int | None = None) -> None:
+    def _build(
+        self,
+        vocab: dict[str, int],
+        merges: list[str],
+        num_workers: int | None = None,
+        words: Sequence[str] = (),
+        lower_case_first: bool = False,
+    ) -> None:
         require_extra()
         if num_workers is not None and num_workers < 1:
             raise ValueError(
                 f"num_workers: expected at least 1, or None for one for each core, got {num_workers}."
             )
         _check_vocab(vocab, merges)
-        self._vocab, self._merges = vocab, merges
+        self._vocab, self._merges, self.lower_case_first = vocab, merges, lower_case_first
         self._num_workers = num_workers
-        self._set_tokens([*sorted(vocab, key=vocab.__getitem__), *_SPECIAL])
+        own = [*sorted(vocab, key=vocab.__getitem__), *_SPECIAL]
+        self._words = {word: len(own) + i for i, word in enumerate(words)}
+        self._set_tokens([*own, *(f"{word}{_END}" for word in words)])
         self.unk_id = vocab[_UNKNOWN]
         self.pad_id, self.bos_id, self.del_id, self.eos_id, self.msk_id = (
             self._ids[token] for token in _SPECIAL
@@ -90,7 +108,7 @@ class OpenAITextEncoder(TextEncoder):
         if pool is not None:
             return concatenate_flat(pool.encode(list(text_chunks(texts, _CHUNK_CHARACTERS))))
         if self._tokenizer is None:
-            self._tokenizer = OpenAITokenizer(self._vocab, self._merges)
+            self._tokenizer = OpenAITokenizer(**self._setup())
         return self._tokenizer(texts)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -108,11 +126,19 @@ class OpenAITextEncoder(TextEncoder):
             return None
         if self._pool is None or not self._pool.is_usable:
             try:
-                self._pool = OpenAIPool(self._vocab, self._merges, num_workers)
+                self._pool = OpenAIPool(self._setup(), num_workers)
             except OSError:  # No more processes allowed, or no Python executable: slower, not worse.
                 self._num_workers = 1
                 return None
         return self._pool
+
+    def _setup(self) -> dict[str, Any]:
+        return {
+            "vocab": self._vocab,
+            "merges": self._merges,
+            "words": self._words,
+            "lower_case_first": self.lower_case_first,
+        }
 
     def close(self) -> None:
         """Ends the processes that tokenise large batches. The next large batch starts them again."""
@@ -125,15 +151,30 @@ class OpenAITextEncoder(TextEncoder):
         return text.replace(" \n ", "\n").strip(" ")
 
     def get_state(self) -> dict[str, Any]:
-        return {"vocab": self._tokens[: -len(_SPECIAL)], "merges": self._merges}
+        state: dict[str, Any] = {"vocab": self._tokens[: len(self._vocab)], "merges": self._merges}
+        if self._words:
+            state["words"] = list(self._words)
+        if self.lower_case_first:
+            state["lower_case_first"] = True
+        return state
+
+    def _extended(self, words: list[str]) -> Self:
+        text_encoder = type(self).__new__(type(self))
+        words = [*self._words, *words]
+        text_encoder._build(
+            self._vocab, self._merges, self._num_workers, words, lower_case_first=self.lower_case_first
+        )
+        return text_encoder
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
-        tokens, merges = state.get("vocab"), state.get("merges")
-        if not isinstance(tokens, list) or not isinstance(merges, list):
+        tokens, merges, words = state.get("vocab"), state.get("merges"), state.get("words", [])
+        if not isinstance(tokens, list) or not isinstance(merges, list) or not isinstance(words, list):
             raise ValueError("expected a state with lists 'vocab' and 'merges'; the saved file is damaged.")
         text_encoder = cls.__new__(cls)
-        text_encoder._build({token: i for i, token in enumerate(tokens)}, merges)
+        vocab = {token: i for i, token in enumerate(tokens)}
+        lower_case_first = bool(state.get("lower_case_first", False))
+        text_encoder._build(vocab, merges, None, words, lower_case_first)
         return text_encoder
 
 

@@ -8,7 +8,7 @@ import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -40,17 +40,16 @@ class OpenAIPool:
     closed or collected, and by themselves when this process ends, however it ends.
 
     Args:
-        vocab: the ids of the pieces.
-        merges: the merges.
+        setup: the arguments of `OpenAITokenizer`, as JSON values.
         num_workers: how many processes.
 
     Raises:
         OSError: a process cannot be started.
     """
 
-    def __init__(self, vocab: Mapping[str, int], merges: Sequence[str], num_workers: int) -> None:
+    def __init__(self, setup: Mapping[str, Any], num_workers: int) -> None:
         self.num_workers = num_workers
-        self._setup = json.dumps({"vocab": dict(vocab), "merges": list(merges)}).encode()
+        self._setup = json.dumps(dict(setup)).encode()
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
         workers: list[subprocess.Popen[bytes]] = []
         self.close: Callable[[], object] = weakref.finalize(self, _end, workers, os.getpid())

@@ -48,12 +48,20 @@ class OpenAITokenizer:
     Args:
         vocab: the published ids of the pieces.
         merges: the published merges, each two pieces separated by a space, the first to apply first.
+        words: ids of whole words that are not spelled by pieces.
+        lower_case_first: lower-case a text before it is split, not its words afterwards.
 
     Raises:
         ImportError: `ftfy` or `spacy` is not installed.
     """
 
-    def __init__(self, vocab: Mapping[str, int], merges: Sequence[str]) -> None:
+    def __init__(
+        self,
+        vocab: Mapping[str, int],
+        merges: Sequence[str],
+        words: Mapping[str, int] | None = None,
+        lower_case_first: bool = False,
+    ) -> None:
         require_extra()
         import ftfy
 
@@ -64,6 +72,7 @@ class OpenAITokenizer:
             unk_token="<unk>",
             end_of_word_suffix="</w>",
         ).tokenize
+        self._words, self._lower_case_first = dict(words or {}), lower_case_first
         self._newline = [vocab.get("\n</w>", 0)]
         self._ids_of: dict[int, list[int]] = {}  # By spaCy's hash of the word.
         self._start_spacy()
@@ -86,6 +95,7 @@ class OpenAITokenizer:
         return np.array(ids, np.int32), np.diff(np.array(ends, np.int64))
 
     def _append(self, text: str, ids: list[int]) -> None:
+        text = text.lower() if self._lower_case_first else text
         words: Any = self._split(standardize(self._fix_text(text)))
         ids_of = self._ids_of
         for word in words.to_array(self._orth).tolist():
@@ -100,4 +110,6 @@ class OpenAITokenizer:
 
     def _word_ids(self, word: str) -> list[int]:
         # The only word with a space is spaCy's "\n ", which the original spells as it spells "\n".
+        if word in self._words:
+            return [self._words[word]]
         return self._newline if word in ("\n", "\n ") else [piece.id for piece in self._spell(word)]

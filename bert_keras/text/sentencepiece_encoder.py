@@ -19,6 +19,7 @@ ModelType = Literal["unigram", "bpe", "char", "word"]
 _NUM_THREADS = 4  # Part of the result: sums are split among so many threads, and rounded accordingly.
 _SPACE = "\u2581"
 _NUM_SPECIAL = 6
+_CONTROL, _USER_DEFINED = 3, 4  # SentencePiece.Type of sentencepiece_model.proto
 
 # What the special tokens are called here, and in the models of others.
 _NAMES = {
@@ -182,6 +183,18 @@ class SentencePieceTextEncoder(TextEncoder):
     def _decode(self, ids: list[int]) -> str:
         return self._processor.decode(ids)
 
+    def _extended(self, words: list[str]) -> Self:
+        """Appends pieces to the serialised model, which is what joining two protocol buffers does: first the
+        special tokens that were appended here, so that ids stay."""
+        appended = self._tokens[self._processor.get_piece_size() :]
+        suffixes = not any(token.startswith(_SPACE) for token in self._tokens if len(token) > 1)
+        pieces = [(token, _CONTROL) for token in appended]
+        pieces += [(f"{word}{_SPACE}" if suffixes else f"{_SPACE}{word}", _USER_DEFINED) for word in words]
+        text_encoder = type(self).__new__(type(self))
+        model = self._model + b"".join(_serialised(*piece) for piece in pieces)
+        text_encoder._build(model, "the extended model")
+        return text_encoder
+
     def save_model(self, model_file: str | Path) -> None:
         """Writes the bare `.model`, atomically, for other tools (appended tokens are not in it)."""
         write_atomic(model_file, self._model)
@@ -251,3 +264,15 @@ def _too_large(vocab_size: int, limit: int) -> str:
         f"vocab_size: expected at most {limit} for this text, got {vocab_size}. Lower it, or train on more "
         "text."
     )
+
+
+def _serialised(piece: str, kind: int) -> bytes:
+    """One more entry of `ModelProto.pieces` (field 1): a text (1), a score (2, absent: 0) and a type (3)."""
+    text = piece.encode()
+    entry = b"\x0a" + _varint(len(text)) + text + b"\x18" + _varint(kind)
+    return b"\x0a" + _varint(len(entry)) + entry
+
+
+def _varint(number: int) -> bytes:
+    low, rest = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])

@@ -5,6 +5,7 @@ from bert_keras.training.loading import load_model
 from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.optimizers import WarmupDecay, create_optimizer
 from bert_keras.training.train import evaluate_model, train_model
+from bert_keras.training.vocabulary import extend_vocabulary
 
 __all__ = [
     "MultiTaskModel",
@@ -13,6 +14,7 @@ __all__ = [
     "create_optimizer",
     "encoder_arrays",
     "evaluate_model",
+    "extend_vocabulary",
     "load_model",
     "train_model",
     "training_arrays",

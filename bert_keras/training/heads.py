@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -134,3 +136,34 @@ class ReadPosition(keras.layers.Layer):
 
     def compute_output_shape(self, hidden_shape: Any, sequence_ids_shape: Any) -> Any:
         return (hidden_shape[0], hidden_shape[2])
+
+
+def adopt_heads(
+    pretrained: Mapping[str, Mapping[str, Any]], pooler: Any, heads: Mapping[str, keras.layers.Layer]
+) -> None:
+    """Give the pooler and heads the weights that came with a checkpoint under their names.
+
+    A head of another shape, as of a task `classifier` with other classes, stays fresh, with a warning.
+
+    Args:
+        pretrained: arrays by path within a head, by name of the head.
+        pooler: the pooler's layer, or None.
+        heads: the heads by task name.
+    """
+    layers = {**heads} if pooler is None else {**heads, "pooler": pooler}
+    for name, arrays in pretrained.items():
+        if name not in layers:
+            continue
+        own = layers[name].own_variables() if name in heads else layers[name].weights
+        variables = {variable.path.split("/", 1)[1]: variable for variable in own}
+        expected = {path: tuple(variable.shape) for path, variable in variables.items()}
+        found = {path: tuple(array.shape) for path, array in arrays.items()}
+        if expected != found:
+            warnings.warn(
+                f"The head '{name}' of the checkpoint has another shape than the task's and is left out: "
+                f"{found} there, {expected} here. To say so yourself, load with use_heads=False.",
+                stacklevel=3,
+            )
+            continue
+        for path, variable in variables.items():
+            variable.assign(arrays[path])

@@ -13,7 +13,13 @@ from bert_keras.encoders.inputs import ENCODER_INPUTS, encoder_inputs, select_in
 from bert_keras.encoders.layers import SeedSequence, gather_positions
 from bert_keras.tasks import LM_TASK, TaskMetadata, check_tasks
 from bert_keras.training.checks import encoder_facts
-from bert_keras.training.heads import ClassificationHead, LanguageModelHead, ReadPosition, Transform
+from bert_keras.training.heads import (
+    ClassificationHead,
+    LanguageModelHead,
+    ReadPosition,
+    Transform,
+    adopt_heads,
+)
 from bert_keras.training.metrics import TaskMetrics, token_losses
 from bert_keras.training.saving import read_weights, write_weights
 
@@ -24,8 +30,10 @@ class MultiTaskModel(keras.Model):
 
     Logits of a token-level task are `(batch, length, num_classes)`. Those of a sentence-level task are
     `(batch, num_classes)`, read from the first token (of a causal encoder: the last) through a pooler (dense,
-    tanh) that all sentence-level tasks share, as in BERT. It is a functional Keras model: compile it with
-    losses of your own, call `predict`, or build on `model.output` as usual.
+    tanh) that all sentence-level tasks share, as in BERT. Where the encoder was loaded with heads of a
+    published checkpoint (`encoder.pretrained_heads`), the pooler and the tasks of their names start from
+    them. It is a functional Keras model: compile it with losses of your own, call `predict`, or build on
+    `model.output` as usual.
 
     Trained by `train_model`, each batch also says at which positions tasks have labels (`TaskFeed`), and
     logits are computed there and nowhere else.
@@ -89,6 +97,7 @@ class MultiTaskModel(keras.Model):
         super().__init__(inputs, outputs, name=name)
         self.encoder, self.tasks, self.seed = encoder, tasks, seed
         self.pooler, self.heads = pooler, heads
+        adopt_heads(getattr(encoder, "pretrained_heads", None) or {}, pooler, heads)
         self.task_metrics = TaskMetrics(tasks)
         self._is_fitting = False
 

@@ -205,3 +205,11 @@ def test_narrow_tables_are_projected():
     narrow = encoder.token_embedding(inputs["token_ids"])
     assert narrow.shape == (2, 7, 6)
     assert encoder(inputs).shape == (2, 7, 20)
+
+
+def test_configurations_from_before_the_newest_fields_are_read():
+    encoder = make()
+    config = encoder.get_config()
+    for field in ("token_embedding_dim", "position_offset", "pooler_activation"):
+        del config[field]
+    assert type(encoder).from_config(config).get_config() == encoder.get_config()

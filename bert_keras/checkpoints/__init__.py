@@ -1,0 +1,6 @@
+"""Published weights in, our weights out: one engine, and a conversion table for each format."""
+
+from bert_keras.checkpoints.export import save_huggingface, verify
+from bert_keras.checkpoints.loading import load_bert, load_huggingface, load_openai
+
+__all__ = ["load_bert", "load_huggingface", "load_openai", "save_huggingface", "verify"]

@@ -1,0 +1,191 @@
+"""Byte-level BPE, as in GPT-2 and RoBERTa, by the Rust `tokenizers` library."""
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Self
+
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+
+from bert_keras.text.base import TextEncoder
+from bert_keras.text.files import read_lines
+
+_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+_SPACES = tuple(chr(256 + byte) for byte in range(33))  # bytes 0 to 32, as this scheme writes them
+
+
+class ByteLevelBPETextEncoder(TextEncoder):
+    """The ids of RoBERTa: byte-pair encoding of UTF-8 bytes, so that nothing is unknown.
+
+    `<s>` starts, `</s>` ends and delimits (`eos_id` and `del_id` are the same), `<pad>` pads and `<mask>`
+    masks; one that the vocabulary lacks is appended at its end. No text encodes to them: a literal "<mask>"
+    is spelled by bytes. A word within a text carries the space before it: `encode_words` puts one before
+    every word but the first.
+
+    Args:
+        vocab_file: `vocab.json`: pieces and their ids.
+        merges_file: `merges.txt`: pairs of pieces, the first to merge first; a line with `#version` may
+            precede.
+        add_prefix_space: treat the first word of a text as if a space stood before it.
+
+    Raises:
+        FileNotFoundError: a file does not exist.
+        ValueError: a file is damaged, or the two do not belong together.
+
+    Example:
+        >>> text_encoder = ByteLevelBPETextEncoder("vocab.json", "merges.txt")  # doctest: +SKIP
+        >>> text_encoder.decode(text_encoder.encode("Ça va ?"))  # doctest: +SKIP
+        'Ça va ?'
+
+    Source:
+        Radford et al., 2019 (GPT-2; https://github.com/openai/gpt-2, `encoder.py`); Liu et al., 2019
+        (RoBERTa).
+    """
+
+    kind = "ByteLevelBPETextEncoder"
+
+    def __init__(
+        self, vocab_file: str | Path, merges_file: str | Path, *, add_prefix_space: bool = False
+    ) -> None:
+        vocab = read_vocab_json(Path(vocab_file), "vocab_file")
+        self._build(vocab, read_merges(Path(merges_file), "merges_file"), add_prefix_space)
+
+    @classmethod
+    def from_vocabulary(
+        cls, vocab: Sequence[str], merges: Sequence[str], add_prefix_space: bool = False
+    ) -> Self:
+        """A text encoder for pieces in the order of their ids. Errors are the constructor's."""
+        text_encoder = cls.__new__(cls)
+        text_encoder._build(vocab, merges, add_prefix_space)
+        return text_encoder
+
+    def _build(
+        self, vocab: Sequence[str], merges: Sequence[str], add_prefix_space: bool, words: Sequence[str] = ()
+    ) -> None:
+        check_merges(set(vocab), merges, "merges_file")
+        self._vocab, self._merges, self._words = list(vocab), list(merges), list(words)
+        self.add_prefix_space = add_prefix_space
+        own = [*vocab, *(token for token in _SPECIAL if token not in vocab)]
+        self._set_tokens([*own, *(f"{_SPACES[32]}{word}" for word in words)])
+        self.bos_id, self.pad_id, self.eos_id, self.unk_id, self.msk_id = (
+            self._ids[token] for token in _SPECIAL
+        )
+        self.del_id = self.eos_id
+        named = (i for i, token in enumerate(own) if token.startswith("<|") and token.endswith("|>"))
+        self.special_ids = frozenset((*(self._ids[token] for token in _SPECIAL), *named))
+        self._set_word_boundaries(token.startswith(_SPACES) for token in self._tokens)
+        self._rust = rust_byte_level(own, self._merges, add_prefix_space)
+        # A whole word, with the spaces before it: the word's id is all that is left of both.
+        self._rust.add_tokens([_added(word) for word in words])
+        self._decoder = ByteLevelDecoder()
+
+    def _encode_chunk(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._rust.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def encode_words(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
+        if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+            return super().encode_words(words)  # which explains what is wrong
+        spaced = [f" {word}" if i and word.strip() else word for i, word in enumerate(words)]
+        pieces = self.encode_batch([word if word.strip() else "" for word in spaced])
+        return list(chain.from_iterable(pieces)), [i for i, piece in enumerate(pieces) for _ in piece]
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._decoder.decode([self._tokens[i] for i in ids])
+        return text.removeprefix(" ") if self.add_prefix_space else text
+
+    def get_state(self) -> dict[str, Any]:
+        return {
+            "vocab": self._vocab,
+            "merges": self._merges,
+            "add_prefix_space": self.add_prefix_space,
+            "words": self._words,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        vocab, merges, words = state.get("vocab"), state.get("merges"), state.get("words")
+        if not isinstance(vocab, list) or not isinstance(merges, list) or not isinstance(words, list):
+            raise ValueError(
+                "expected a state with lists 'vocab', 'merges' and 'words'; the saved file is damaged."
+            )
+        text_encoder = cls.__new__(cls)
+        text_encoder._build(vocab, merges, bool(state.get("add_prefix_space")), words)
+        return text_encoder
+
+    def _extended(self, words: list[str]) -> Self:
+        text_encoder = type(self).__new__(type(self))
+        text_encoder._build(self._vocab, self._merges, self.add_prefix_space, [*self._words, *words])
+        return text_encoder
+
+
+def rust_byte_level(vocab: Sequence[str], merges: Sequence[str], add_prefix_space: bool) -> Tokenizer:
+    """The tokenizer of the library, without special tokens."""
+    tokenizer = Tokenizer(
+        BPE(
+            vocab={token: i for i, token in enumerate(vocab)},
+            merges=[(first, second) for first, second in (merge.split(" ") for merge in merges)],
+        )
+    )
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=add_prefix_space, use_regex=True)
+    tokenizer.decoder = ByteLevelDecoder()
+    return tokenizer
+
+
+def _added(word: str) -> AddedToken:
+    return AddedToken(word, single_word=True, lstrip=True, normalized=False)
+
+
+def read_vocab_json(path: Path, argument: str) -> list[str]:
+    """The pieces of a `vocab.json` in the order of their ids.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no JSON object that gives pieces the ids from 0 without gaps.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{argument}: no file {str(path)!r}.")
+    try:
+        vocab = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{argument}: {str(path)!r} is not JSON, or it is damaged: {error}.") from error
+    return pieces_in_order(vocab, f"{argument}: {str(path)!r}")
+
+
+def pieces_in_order(vocab: Any, where: str) -> list[str]:
+    """The keys of a mapping from pieces to the ids 0, 1, ..., in that order; ValueError if it is none."""
+    if isinstance(vocab, Mapping) and all(type(token_id) is int for token_id in vocab.values()):
+        tokens = sorted(vocab, key=vocab.__getitem__)
+        if [vocab[token] for token in tokens] == list(range(len(tokens))) and tokens:
+            return tokens
+    raise ValueError(f"{where}: expected an object that gives pieces the ids from 0 without gaps.")
+
+
+def read_merges(path: Path, argument: str) -> list[str]:
+    """The lines of a `merges.txt` without its line for the version.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{argument}: no file {str(path)!r}.")
+    lines = list(read_lines(path))
+    return [
+        line for i, line in enumerate(lines) if line.strip() and not (i == 0 and line.startswith("#version"))
+    ]
+
+
+def check_merges(vocab: set[str], merges: Sequence[Any], argument: str) -> None:
+    """Finds merges that the vocabulary does not have the pieces for; ValueError says which."""
+    for number, merge in enumerate(merges, 1):
+        pieces = merge.split(" ") if isinstance(merge, str) else []
+        if len(pieces) != 2 or not all(piece in vocab for piece in (*pieces, "".join(pieces))):
+            raise ValueError(
+                f"{argument}: merge {number} is {merge!r}, expected two pieces of the vocabulary that are "
+                "one piece together. Do the two files belong together, and are they whole?"
+            )
+    if not all(isinstance(token, str) for token in chain(vocab)):
+        raise ValueError("vocab_file: expected pieces to be strings.")
