@@ -11,7 +11,7 @@ from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from bert_keras.text.base import TextEncoder
+from bert_keras.text.base import TextEncoder, check_texts
 from bert_keras.text.files import read_lines
 
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -87,9 +87,9 @@ class ByteLevelBPETextEncoder(TextEncoder):
         return [encoding.ids for encoding in self._rust.encode_batch_fast(texts, add_special_tokens=False)]
 
     def encode_words(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
-        if isinstance(words, str) or not all(isinstance(word, str) for word in words):
-            return super().encode_words(words)  # which explains what is wrong
-        spaced = [f" {word}" if i and word.strip() else word for i, word in enumerate(words)]
+        """`TextEncoder.encode_words`, each word but the first with a space before it."""
+        check_texts(words)
+        spaced = [f" {word}" if i else word for i, word in enumerate(words)]
         pieces = self.encode_batch([word if word.strip() else "" for word in spaced])
         return list(chain.from_iterable(pieces)), [i for i, piece in enumerate(pieces) for _ in piece]
 

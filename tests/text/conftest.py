@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 from gpt_reference import learn_merges
 from samples import python_lines
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from bert_keras.text import BERTTextEncoder, OpenAITextEncoder, SentencePieceTextEncoder
+from bert_keras.text import (
+    BERTTextEncoder,
+    ByteLevelBPETextEncoder,
+    OpenAITextEncoder,
+    SentencePieceTextEncoder,
+)
 
 
 @pytest.fixture(scope="session")
@@ -24,10 +30,32 @@ def gpt_files(tmp_path_factory) -> tuple[Path, Path]:
     return encoder_path, bpe_path
 
 
+@pytest.fixture(scope="session")
+def byte_level_files(tmp_path_factory):
+    """A small vocabulary in the published form, trained on text that every Python has."""
+    directory = tmp_path_factory.mktemp("byte_level")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=700,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(python_lines(2000), trainer)
+    tokenizer.model.save(str(directory))
+    return directory
+
+
 def _openai(request):
     pytest.importorskip("spacy")
     pytest.importorskip("ftfy")
     return OpenAITextEncoder(*request.getfixturevalue("gpt_files"))
+
+
+def _byte_level(request):
+    directory = request.getfixturevalue("byte_level_files")
+    return ByteLevelBPETextEncoder(directory / "vocab.json", directory / "merges.txt")
 
 
 BUILDERS = {
@@ -36,6 +64,7 @@ BUILDERS = {
     "bert": lambda _: BERTTextEncoder.train(python_lines(2000), 1019),
     "bert_cased": lambda _: BERTTextEncoder.train(python_lines(2000), 1021, lower_case=False),
     "openai": _openai,
+    "byte_level": _byte_level,
 }
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from bert_keras.text import ByteLevelBPETextEncoder, TextEncoder
 
@@ -18,27 +17,8 @@ ODD = [
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """A small vocabulary in the published form, trained on text that every Python has."""
-    import pydoc
-
-    directory = tmp_path_factory.mktemp("byte_level")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=700,
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([Path(pydoc.__file__).read_text(encoding="utf-8")], trainer)
-    tokenizer.model.save(str(directory))
-    return directory
-
-
-@pytest.fixture(scope="module")
-def text_encoder(files):
-    return ByteLevelBPETextEncoder(files / "vocab.json", files / "merges.txt")
+def text_encoder(byte_level_files):
+    return ByteLevelBPETextEncoder(byte_level_files / "vocab.json", byte_level_files / "merges.txt")
 
 
 def real_lines(count):
@@ -52,11 +32,15 @@ def real_lines(count):
 @pytest.mark.parametrize("name", ["RobertaTokenizer", "RobertaTokenizerFast"])
 @pytest.mark.parametrize("add_prefix_space", [False, True])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_ids_are_those_of_transformers(files, name, add_prefix_space):
+def test_ids_are_those_of_transformers(byte_level_files, name, add_prefix_space):
     transformers = pytest.importorskip("transformers")
     arguments = {"add_prefix_space": add_prefix_space}
-    ours = ByteLevelBPETextEncoder(files / "vocab.json", files / "merges.txt", **arguments)
-    theirs = getattr(transformers, name)(str(files / "vocab.json"), str(files / "merges.txt"), **arguments)
+    ours = ByteLevelBPETextEncoder(
+        byte_level_files / "vocab.json", byte_level_files / "merges.txt", **arguments
+    )
+    theirs = getattr(transformers, name)(
+        str(byte_level_files / "vocab.json"), str(byte_level_files / "merges.txt"), **arguments
+    )
     lines = [*(text for text in ODD if "<s>" not in text), *real_lines(10_000)]
     expected = theirs(lines, add_special_tokens=False)["input_ids"]
     for line, found, wanted in zip(lines, ours.encode_batch(lines), expected, strict=True):
@@ -90,12 +74,12 @@ def test_it_comes_back_from_disk_and_from_pickle(text_encoder, tmp_path):
         assert again.encode_batch(ODD) == text_encoder.encode_batch(ODD)
 
 
-def test_missing_special_tokens_follow_the_vocabulary(files, tmp_path):
-    vocab = json.loads((files / "vocab.json").read_text())
+def test_missing_special_tokens_follow_the_vocabulary(byte_level_files, tmp_path):
+    vocab = json.loads((byte_level_files / "vocab.json").read_text())
     tokens = sorted(vocab, key=vocab.__getitem__)
     tokens.remove("<mask>")
     (tmp_path / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
-    text_encoder = ByteLevelBPETextEncoder(tmp_path / "vocab.json", files / "merges.txt")
+    text_encoder = ByteLevelBPETextEncoder(tmp_path / "vocab.json", byte_level_files / "merges.txt")
     assert text_encoder.msk_id == len(tokens) == text_encoder.vocab_size - 1
 
 
@@ -110,13 +94,13 @@ def test_missing_special_tokens_follow_the_vocabulary(files, tmp_path):
         (None, "#version: 0.2\nĠ ¡¡\n", "merge 1 is 'Ġ ¡¡'.*belong together"),
     ],
 )
-def test_damaged_files(files, tmp_path, vocab, merges, problem):
-    (tmp_path / "vocab.json").write_text(vocab or (files / "vocab.json").read_text())
-    (tmp_path / "merges.txt").write_text(merges or (files / "merges.txt").read_text())
+def test_damaged_files(byte_level_files, tmp_path, vocab, merges, problem):
+    (tmp_path / "vocab.json").write_text(vocab or (byte_level_files / "vocab.json").read_text())
+    (tmp_path / "merges.txt").write_text(merges or (byte_level_files / "merges.txt").read_text())
     with pytest.raises(ValueError, match=problem):
         ByteLevelBPETextEncoder(tmp_path / "vocab.json", tmp_path / "merges.txt")
     with pytest.raises(FileNotFoundError, match="merges_file: no file"):
-        ByteLevelBPETextEncoder(files / "vocab.json", tmp_path / "none.txt")
+        ByteLevelBPETextEncoder(byte_level_files / "vocab.json", tmp_path / "none.txt")
 
 
 def test_lone_surrogates_and_other_types(text_encoder):

@@ -5,7 +5,6 @@ import pickle
 from pathlib import Path
 
 import pytest
-from test_byte_level_encoder import files as byte_level_files  # noqa: F401  (a fixture)
 
 from bert_keras.text import (
     BERTTextEncoder,
@@ -38,7 +37,7 @@ def openai():
 
 
 @pytest.fixture(params=["WordPiece", "unigram", "bpe", "GPT", "byte level"])
-def text_encoder(request, byte_level_files):  # noqa: F811
+def text_encoder(request, byte_level_files):
     if request.param == "WordPiece":
         return wordpiece()
     if request.param == "GPT":

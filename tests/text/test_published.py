@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from test_byte_level_encoder import ODD, real_lines
-from test_byte_level_encoder import files as byte_level_files  # noqa: F401  (a fixture)
 from tokenizers import BertWordPieceTokenizer
 
 from bert_keras.text import (
@@ -65,7 +64,7 @@ def check_ids(text_encoder, theirs, lines):
         assert found == wanted, line
 
 
-def test_roberta_files(byte_level_files, tmp_path):  # noqa: F811
+def test_roberta_files(byte_level_files, tmp_path):
     transformers = pytest.importorskip("transformers")
     theirs = transformers.RobertaTokenizerFast(
         str(byte_level_files / "vocab.json"), str(byte_level_files / "merges.txt")
@@ -97,7 +96,7 @@ def test_gpt_ids_are_those_of_transformers(tmp_path):
 
 
 @pytest.mark.parametrize("model_type", ["bert", "distilbert", "electra", "roberta", "openai-gpt"])
-def test_transformers_reads_what_is_written(model_type, wordpiece_files, byte_level_files, tmp_path):  # noqa: F811
+def test_transformers_reads_what_is_written(model_type, wordpiece_files, byte_level_files, tmp_path):
     transformers = pytest.importorskip("transformers")
     if model_type == "roberta":
         ours = ByteLevelBPETextEncoder(byte_level_files / "vocab.json", byte_level_files / "merges.txt")

@@ -17,7 +17,11 @@ from bert_keras import (
     train_model,
 )
 
-LINES = ["the cell makes a protein", "a protein of the cell wall", "walls and cells and genes"] * 9
+LINES = [
+    "the cell makes a protein, the sky is quickly over",
+    "a protein of the cell wall",
+    "walls and cells and genes",
+] * 9
 WORDS = ["cytokine", "interleukin"]
 
 
@@ -63,7 +67,7 @@ def test_rows_are_means_and_the_rest_stays(text_encoder):
             pieces = text_encoder.encode(word)
             assert len(pieces) > 1
             np.testing.assert_allclose(new[size + i], old[pieces].mean(axis=0), rtol=1e-6)
-    ids = np.array([text_encoder.encode(LINES[0])])
+    ids = np.array([text_encoder.encode(LINES[1])])
     before, after = model(inputs(ids)), longer(inputs(ids))
     np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(x["kind"]) for x in (before, after)))
     logits = keras.ops.convert_to_numpy(after["lm"])
