@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bert_keras.checkpoints import load_bert as load_bert
     from bert_keras.checkpoints import load_huggingface as load_huggingface
     from bert_keras.checkpoints import load_openai as load_openai
+    from bert_keras.checkpoints import openai_directory as openai_directory
     from bert_keras.checkpoints import save_huggingface as save_huggingface
     from bert_keras.checkpoints import verify as verify
     from bert_keras.data import Corpus as Corpus
@@ -71,6 +72,7 @@ _HOMES = {
         "load_bert",
         "load_huggingface",
         "load_openai",
+        "openai_directory",
         "save_huggingface",
         "verify",
     ),

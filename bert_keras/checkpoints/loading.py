@@ -69,7 +69,8 @@ def load_openai(
     Example:
 
     ```python
-    encoder = load_openai("openai-gpt", max_len=128)
+    encoder = load_openai(max_len=128)
+    text_encoder = load_text_encoder(openai_directory())
     model = train_model(encoder, [lm, is_next], generator, pretrain_steps=1000)
     ```
 

@@ -46,6 +46,33 @@ def make(model_type, class_name=None, seed=0, **config):
     return model
 
 
+PUBLISHED = {  # the shapes of the published base models, by the defaults of `transformers` where they agree
+    "bert": (transformers.BertConfig, {}),
+    "roberta": (
+        transformers.RobertaConfig,
+        {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5, "vocab_size": 50265},
+    ),
+    "distilbert": (transformers.DistilBertConfig, {}),
+    "electra": (
+        transformers.ElectraConfig,
+        {
+            "embedding_size": 768,
+            "hidden_size": 768,
+            "num_attention_heads": 12,
+            "intermediate_size": 3072,
+        },
+    ),
+    "openai-gpt": (transformers.OpenAIGPTConfig, {}),
+}
+
+
+def make_published(model_type):
+    """A model of the published shape with random weights."""
+    torch.manual_seed(3)
+    config_class, sizes = PUBLISHED[model_type]
+    return getattr(transformers, LM_CLASSES[model_type])(config_class(**sizes)).eval()
+
+
 def rows(vocab_size=47, lengths=(13, 5, 9), seed=1):
     """Rows of ragged length with two segments, in our inputs."""
     rng = np.random.default_rng(seed)

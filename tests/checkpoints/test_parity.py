@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from models import LM_CLASSES, TYPES, answers, check_close, make, rows  # noqa: E402
+from models import LM_CLASSES, TYPES, answers, check_close, make, make_published, rows  # noqa: E402
 from safetensors import numpy as safetensors_numpy  # noqa: E402
 
 from bert_keras import (  # noqa: E402
@@ -50,6 +50,21 @@ def test_hidden_states_and_logits_agree(model_type, tmp_path):
     check_close(logits["lm"], expected["lm"], real)
     if model_type == "bert":  # their class 0 says "is next", ours is 1
         check_close(logits["is_next"], expected["is_next"][:, ::-1], np.ones(3, bool))
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_published_shapes_agree(model_type, tmp_path):
+    theirs = make_published(model_type)
+    theirs.save_pretrained(tmp_path)
+    encoder = load_huggingface(tmp_path, verbose=0)
+    inputs = rows(vocab_size=30522, lengths=(64, 37))
+    expected, real = answers(theirs, inputs), inputs["sequence_ids"] > 0
+    check_close(encoder(inputs), expected["hidden"], real)
+    check_close(
+        with_heads(encoder, "lm")(inputs)["lm"][..., : theirs.config.vocab_size], expected["lm"], real
+    )
+    if model_type == "openai-gpt":
+        assert encoder.vocab_size == 40483
 
 
 @pytest.mark.parametrize("level", ["Sequence", "Token"])
