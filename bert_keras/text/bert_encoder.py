@@ -128,11 +128,16 @@ class BERTTextEncoder(TextEncoder):
         lower_case: bool = True,
         strip_accents: bool | None = None,
         max_word_characters: int = 200,
+        control_tokens: Sequence[str] = (),
     ) -> Self:
-        """A text encoder for pieces in the order of their ids. Arguments and errors are the constructor's."""
+        """A text encoder for pieces in the order of their ids. Arguments and errors are the constructor's.
+
+        Args:
+            control_tokens: pieces that no text encodes to, besides BERT's own.
+        """
         _check_vocab(list(vocab), "the vocabulary")
         text_encoder = cls.__new__(cls)
-        text_encoder._build(vocab, lower_case, strip_accents, max_word_characters)
+        text_encoder._build(vocab, lower_case, strip_accents, max_word_characters, control_tokens)
         return text_encoder
 
     def _build(
@@ -141,20 +146,23 @@ class BERTTextEncoder(TextEncoder):
         lower_case: bool,
         strip_accents: bool | None = None,
         max_word_characters: int = 200,
+        control_tokens: Sequence[str] = (),
     ) -> None:
         self.lower_case, self.max_word_characters = lower_case, max_word_characters
         self.strip_accents = lower_case if strip_accents is None else strip_accents
-        self._vocab = list(vocab)
+        self._vocab, self._control = list(vocab), list(control_tokens)
+        if missing := [token for token in control_tokens if token not in vocab]:
+            raise ValueError(f"control_tokens: expected pieces of the vocabulary, got {missing[:5]}.")
         self._set_tokens([*vocab, *(token for token in _SPECIAL if token not in vocab)])
         self.pad_id, self.unk_id, self.bos_id, self.eos_id, self.msk_id = (
             self._ids[token] for token in _SPECIAL
         )
         self.del_id = self.eos_id
         unused = (i for token, i in self._ids.items() if re.fullmatch(r"\[unused\d+\]", token))
-        self.special_ids = frozenset((*(self._ids[token] for token in _SPECIAL), *unused))
+        self.special_ids = frozenset((*(self._ids[token] for token in (*_SPECIAL, *control_tokens)), *unused))
         self._set_word_boundaries(not token.startswith("##") for token in self._tokens)
         model = WordPiece(
-            {token: i for i, token in enumerate(vocab)},
+            {token: i for i, token in enumerate(vocab) if token not in control_tokens},
             unk_token="[UNK]",
             max_input_chars_per_word=max_word_characters,
         )
@@ -196,23 +204,35 @@ class BERTTextEncoder(TextEncoder):
             state["strip_accents"] = self.strip_accents
         if self.max_word_characters != 200:  # absent where it is Google's: fingerprints stay what they were
             state["max_word_characters"] = self.max_word_characters
+        if self._control:
+            state["control_tokens"] = self._control
         return state
 
     def _extended(self, words: list[str]) -> Self:
         return self.from_vocabulary(
-            [*self._tokens, *words], self.lower_case, self.strip_accents, self.max_word_characters
+            [*self._tokens, *words],
+            self.lower_case,
+            self.strip_accents,
+            self.max_word_characters,
+            self._control,
         )
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
         vocab, lower_case = state.get("vocab"), state.get("lower_case")
-        if not isinstance(vocab, list) or not isinstance(lower_case, bool):
+        strip_accents, longest = state.get("strip_accents"), state.get("max_word_characters", 200)
+        control = state.get("control_tokens", [])
+        options = ((strip_accents, bool | None), (longest, int), (control, list))
+        if (
+            not isinstance(vocab, list)
+            or not isinstance(lower_case, bool)
+            or not all(isinstance(value, kind) for value, kind in options)
+            or longest < 1
+        ):
             raise ValueError(
                 "expected a state with a list 'vocab' and a bool 'lower_case'; the saved file is damaged."
             )
-        return cls.from_vocabulary(
-            vocab, lower_case, state.get("strip_accents"), state.get("max_word_characters", 200)
-        )
+        return cls.from_vocabulary(vocab, lower_case, strip_accents, longest, control)
 
 
 def _rust_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:

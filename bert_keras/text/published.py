@@ -17,10 +17,25 @@ from bert_keras.text.bert_encoder import BERTTextEncoder
 from bert_keras.text.byte_level_encoder import (
     ByteLevelBPETextEncoder,
     pieces_in_order,
+    read_merges,
+    read_vocab_json,
     rust_byte_level,
 )
 from bert_keras.text.files import read_lines, write_atomic
 from bert_keras.text.openai_encoder import OpenAITextEncoder
+from bert_keras.text.tokenizer_files import (
+    BYTE_LEVEL_PARTS,
+    BYTE_LEVEL_SETTINGS,
+    OPENAI_SETTINGS,
+    WORDPIECE_PARTS,
+    WORDPIECE_SETTINGS,
+    Allowed,
+    added_tokens,
+    check_options,
+    check_parts,
+    has_file,
+    read_object,
+)
 
 _WORDPIECE_TYPES = {
     "bert": "BertTokenizer",
@@ -35,6 +50,8 @@ def load_text_encoder(directory: str | Path, *, lower_case: bool | None = None) 
 
     Ids are those of `transformers`, of Google's or of OpenAI's code, whosever files they are. For GPT the
     first and the last differ at words such as "Mr." (see `OpenAITextEncoder`'s `lower_case_first`).
+    Special tokens that were added to a vocabulary keep their ids and are in `special_ids`: no text encodes to
+    them.
 
     Args:
         directory: with the tokenizer files of Hugging Face's `bert`, `distilbert`, `electra`, `roberta` or
@@ -45,31 +62,29 @@ def load_text_encoder(directory: str | Path, *, lower_case: bool | None = None) 
 
     Raises:
         FileNotFoundError: none of these files is there.
-        ValueError: a file is damaged, or asks for what is not supported.
+        ValueError: a file is damaged, contradicts another or `lower_case`, or asks for what is not supported.
 
     Example:
         >>> load_text_encoder("all-MiniLM-L6-v2").encode("A bird.")  # doctest: +SKIP
         [1037, 4743, 1012]
     """
     directory = Path(directory)
-    if (directory / FILE_NAME).is_file():
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"directory: expected a directory, got the file {str(directory)!r}.")
+    if has_file(directory / FILE_NAME):
         return TextEncoder.load(directory)
-    if (directory / "encoder_bpe_40000.json").is_file():
+    if has_file(directory / "encoder_bpe_40000.json"):
         return OpenAITextEncoder(directory / "encoder_bpe_40000.json", directory / "vocab_40000.bpe")
-    config, tokenizer = _object(directory / "config.json"), _object(directory / "tokenizer.json")
-    settings = _object(directory / "tokenizer_config.json")
-    model_type = config.get("model_type") or _guess(directory, tokenizer)
-    if model_type in _WORDPIECE_TYPES:
-        return _load_wordpiece(directory, tokenizer, settings, lower_case)
+    files = _Files(directory)
+    model_type = files.config.get("model_type") or _guess(files)
+    if model_type not in (*_WORDPIECE_TYPES, "roberta", "openai-gpt"):
+        raise ValueError(
+            f"directory: {str(directory)!r} has model_type {model_type!r}, expected one of "
+            f"{[*_WORDPIECE_TYPES, 'roberta', 'openai-gpt']}."
+        )
     if model_type == "roberta":
-        return _load_byte_level(directory, tokenizer, settings)
-    if model_type == "openai-gpt":
-        files = (directory / "vocab.json", directory / "merges.txt")
-        return OpenAITextEncoder(*files, lower_case_first=True)
-    raise ValueError(
-        f"directory: {str(directory)!r} has model_type {model_type!r}, expected one of "
-        f"{[*_WORDPIECE_TYPES, 'roberta', 'openai-gpt']}."
-    )
+        return _load_byte_level(files)
+    return _load_openai(files) if model_type == "openai-gpt" else _load_wordpiece(files, lower_case)
 
 
 def save_tokenizer_files(text_encoder: TextEncoder, directory: str | Path, model_type: str) -> None:
@@ -119,92 +134,148 @@ def save_tokenizer_files(text_encoder: TextEncoder, directory: str | Path, model
     text_encoder.save(directory)
 
 
-def _guess(directory: Path, tokenizer: Mapping[str, Any]) -> str:
+class _Files:
+    """What a directory has of Hugging Face's files; what it lacks is empty."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.config = read_object(directory / "config.json")
+        self.tokenizer = read_object(directory / "tokenizer.json")
+        self.settings = read_object(directory / "tokenizer_config.json")
+        self.where = f"directory: {str(directory / 'tokenizer.json')!r}"
+
+    def has(self, *names: str) -> bool:
+        return all([has_file(self.directory / name) for name in names])
+
+    def part(self, name: str) -> Mapping[str, Any]:
+        part = self.tokenizer.get(name)
+        return part if isinstance(part, dict) else {}
+
+    def check_settings(self, allowed: Allowed) -> None:
+        """Raises ValueError for a setting, in any of the files that have some, that is not supported."""
+        names = {"tokenizer_class": self.config.get("tokenizer_class")}
+        check_options(names, allowed, f"directory: {str(self.directory / 'config.json')!r}")
+        for name in ("tokenizer_config.json", "special_tokens_map.json"):
+            path = self.directory / name
+            check_options(read_object(path), allowed, f"directory: {str(path)!r}")
+
+    def option(self, setting: str, part: str, name: str) -> bool | None:
+        """A flag that tokenizer_config.json or else a part of tokenizer.json decides; None if neither."""
+        value = self.settings.get(setting, self.part(part).get(name))
+        if value is not None and not isinstance(value, bool):
+            raise ValueError(f"{self.where}: expected `{setting}` to be true, false or null, got {value!r}.")
+        return value
+
+    def check_same(self, name: str, ours: list[str], theirs: list[str]) -> None:
+        """Raises ValueError if a file of the vocabulary and tokenizer.json differ."""
+        if self.tokenizer and theirs != ours:
+            raise ValueError(
+                f"directory: {str(self.directory / name)!r} and tokenizer.json beside it differ. Remove the "
+                "one that does not belong to the weights."
+            )
+
+
+def _guess(files: _Files) -> str:
     """The type of a directory without `config.json`, from the files that are there."""
-    kind = tokenizer.get("model", {}).get("type") if isinstance(tokenizer.get("model"), dict) else None
-    if (directory / "vocab.txt").is_file() or kind == "WordPiece":
+    kind = files.part("model").get("type")
+    if files.has("vocab.txt") or kind == "WordPiece":
         return "bert"
+    if files.has("vocab.json", "merges.txt"):
+        vocab = read_vocab_json(files.directory / "vocab.json", "directory")
+        return "openai-gpt" if any(token.endswith("</w>") for token in vocab) else "roberta"
     if kind == "BPE":
         return "roberta"
     raise FileNotFoundError(
-        f"directory: {str(directory)!r} has neither config.json nor tokenizer files that are known here: "
-        f"expected {FILE_NAME}, vocab.txt, tokenizer.json, or vocab.json and merges.txt with config.json."
+        f"directory: {str(files.directory)!r} has neither config.json nor tokenizer files that are known "
+        f"here: expected {FILE_NAME}, vocab.txt, tokenizer.json, or vocab.json and merges.txt."
     )
 
 
-def _load_wordpiece(
-    directory: Path, tokenizer: Mapping[str, Any], settings: Mapping[str, Any], lower_case: bool | None
-) -> BERTTextEncoder:
-    where = f"directory: {str(directory / 'tokenizer.json')!r}"
-    model, normalizer = tokenizer.get("model") or {}, tokenizer.get("normalizer") or {}
-    for name, part, expected in (("model", model, "WordPiece"), ("normalizer", normalizer, "BertNormalizer")):
-        if not isinstance(part, dict) or part.get("type", expected) != expected:
-            raise ValueError(f"{where}: expected `{name}` of type {expected}, got {part!r:.80}.")
-    if (directory / "vocab.txt").is_file():
-        vocab = [line.rstrip("\r\n").strip() for line in read_lines(directory / "vocab.txt")]
+def _load_wordpiece(files: _Files, lower_case: bool | None) -> BERTTextEncoder:
+    check_parts(files.tokenizer, WORDPIECE_PARTS, files.where)
+    files.check_settings(WORDPIECE_SETTINGS)
+    model = files.part("model")
+    if files.has("vocab.txt"):
+        vocab = [line.strip() for line in read_lines(files.directory / "vocab.txt")]
+        if "vocab" in model:
+            files.check_same("vocab.txt", vocab, pieces_in_order(model["vocab"], files.where))
     else:
-        vocab = pieces_in_order(model.get("vocab"), where)
-    vocab += _added_tokens(directory, tokenizer, vocab)
-
-    def setting(name: str, in_normalizer: str, default: Any) -> Any:
-        value = settings.get(name, normalizer.get(in_normalizer, default))
-        if value is not None and not isinstance(value, bool):
-            raise ValueError(f"{where}: expected `{name}` to be true, false or null, got {value!r}.")
-        return value
-
-    if setting("tokenize_chinese_chars", "handle_chinese_chars", True) is False:
-        raise ValueError(f"{where}: `tokenize_chinese_chars` false is not supported.")
-    if lower_case is None:
-        name = directory.resolve().name.lower()
-        lower_case = not ("cased" in name and "uncased" not in name)
-        lower_case = setting("do_lower_case", "lowercase", lower_case)
-    is_google = not tokenizer and not settings
-    longest = model.get("max_input_chars_per_word", 200 if is_google else 100)
-    if type(longest) is not int or longest < 1:
-        raise ValueError(f"{where}: expected `max_input_chars_per_word` of at least 1, got {longest!r}.")
-    strip_accents = setting("strip_accents", "strip_accents", None)
-    return BERTTextEncoder.from_vocabulary(vocab, bool(lower_case), strip_accents, longest)
-
-
-def _load_byte_level(
-    directory: Path, tokenizer: Mapping[str, Any], settings: Mapping[str, Any]
-) -> ByteLevelBPETextEncoder:
-    prefix_space = bool(settings.get("add_prefix_space", False))
-    if (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
-        return ByteLevelBPETextEncoder(
-            directory / "vocab.json", directory / "merges.txt", add_prefix_space=prefix_space
-        )
-    where = f"directory: {str(directory / 'tokenizer.json')!r}"
-    model = tokenizer.get("model")
-    if not tokenizer or not isinstance(model, dict):
-        raise FileNotFoundError(
-            f"directory: expected vocab.json and merges.txt, or tokenizer.json, in {str(directory)!r}."
-        )
-    merges = model.get("merges")
-    if model.get("type") != "BPE" or not isinstance(merges, list):
-        raise ValueError(f"{where}: expected a model of type BPE with merges, got {model.get('type')!r}.")
-    pairs = [" ".join(merge) if isinstance(merge, list) else merge for merge in merges]
-    vocab = pieces_in_order(model.get("vocab"), where)
-    return ByteLevelBPETextEncoder.from_vocabulary(vocab, pairs, prefix_space)
-
-
-def _added_tokens(directory: Path, tokenizer: Mapping[str, Any], vocab: list[str]) -> list[str]:
-    """Tokens beyond the vocabulary, which have to follow it without gaps."""
-    added: dict[Any, Any] = dict(_object(directory / "added_tokens.json"))
-    for entry in tokenizer.get("added_tokens", []):
-        if not isinstance(entry, dict) or type(entry.get("id")) is not int:
-            raise ValueError(
-                f"directory: {str(directory)!r}: expected added tokens with an id, got {entry!r}."
-            )
-        added[entry.get("content")] = entry["id"]
-    known = set(vocab)
-    further = sorted((token_id, token) for token, token_id in added.items() if token not in known)
-    if [token_id for token_id, _ in further] != list(range(len(vocab), len(vocab) + len(further))):
+        vocab = pieces_in_order(model.get("vocab"), files.where)
+    further = added_tokens(files.directory, files.tokenizer, files.settings, vocab)
+    said = files.option("do_lower_case", "normalizer", "lowercase")
+    if None not in (lower_case, said) and lower_case != said:
         raise ValueError(
-            f"directory: {str(directory)!r}: expected added tokens to follow the {len(vocab)} of the "
-            f"vocabulary without gaps, got {further[:5]}."
+            f"lower_case: got {lower_case}, but the files in {str(files.directory)!r} say {said}."
         )
-    return [token for _, token in further]
+    if said is None and lower_case is None:
+        name = files.directory.resolve().name.lower()
+        lower_case = "cased" not in name or "uncased" in name
+    is_google = not files.tokenizer and not files.settings and not files.config
+    longest = model.get("max_input_chars_per_word", 200 if is_google else 100)
+    if type(longest) is not int or not 1 <= longest < 1 << 31:
+        raise ValueError(
+            f"{files.where}: expected `max_input_chars_per_word` of at least 1, got {longest!r:.40}."
+        )
+    return BERTTextEncoder.from_vocabulary(
+        [*vocab, *further],
+        bool(lower_case if said is None else said),
+        files.option("strip_accents", "normalizer", "strip_accents"),
+        longest,
+        [token for token, is_control in further.items() if is_control],
+    )
+
+
+def _load_byte_level(files: _Files) -> ByteLevelBPETextEncoder:
+    check_parts(files.tokenizer, BYTE_LEVEL_PARTS, files.where)
+    files.check_settings(BYTE_LEVEL_SETTINGS)
+    model = files.part("model")
+    if files.has("vocab.json", "merges.txt"):
+        vocab = read_vocab_json(files.directory / "vocab.json", "directory")
+        merges = read_merges(files.directory / "merges.txt", "directory")
+        if "vocab" in model:
+            files.check_same("vocab.json", vocab, pieces_in_order(model["vocab"], files.where))
+            files.check_same("merges.txt", merges, _merges(files))
+    elif not files.tokenizer:
+        raise FileNotFoundError(
+            f"directory: expected vocab.json and merges.txt, or tokenizer.json, in {str(files.directory)!r}."
+        )
+    else:
+        vocab, merges = pieces_in_order(model.get("vocab"), files.where), _merges(files)
+    further = added_tokens(files.directory, files.tokenizer, files.settings, vocab)
+    if words := [token for token, is_control in further.items() if not is_control]:
+        raise ValueError(
+            f"directory: {str(files.directory)!r} adds {words[:5]} to the vocabulary, not as special tokens. "
+            "Published byte-level vocabularies find such tokens inside of words too, which is not supported."
+        )
+    prefix = files.option("add_prefix_space", "pre_tokenizer", "add_prefix_space")
+    return ByteLevelBPETextEncoder.from_vocabulary(
+        [*vocab, *further], merges, bool(prefix), control_tokens=list(further)
+    )
+
+
+def _merges(files: _Files) -> list[str]:
+    """The merges of tokenizer.json, which has them as lines or, since 2024, as pairs."""
+    merges = files.part("model").get("merges")
+    if not isinstance(merges, list):
+        raise ValueError(f"{files.where}: expected a model with a list of merges, got {merges!r:.40}.")
+    return [" ".join(map(str, merge)) if isinstance(merge, list) else merge for merge in merges]
+
+
+def _load_openai(files: _Files) -> OpenAITextEncoder:
+    files.check_settings(OPENAI_SETTINGS)
+    directory = files.directory
+    text_encoder = OpenAITextEncoder(
+        directory / "vocab.json", directory / "merges.txt", lower_case_first=True
+    )
+    vocab: list[str] = text_encoder.get_state()["vocab"]
+    further = list(added_tokens(directory, files.tokenizer, files.settings, vocab))
+    ours = [text_encoder.id_to_token(i) for i in range(len(vocab), text_encoder.vocab_size)]
+    if further not in ([], ours):
+        raise ValueError(
+            f"directory: {str(directory)!r} adds {further[:5]} to GPT's vocabulary, where this library has "
+            f"{ours}: ids would mean other tokens."
+        )
+    return text_encoder
 
 
 def _wordpiece_files(text_encoder: BERTTextEncoder, model_type: str) -> dict[str, Any]:
@@ -293,16 +364,3 @@ def _frame(rust: Tokenizer, text_encoder: TextEncoder) -> None:
         pair=f"{first} $A {double} $B:{second} {last}:{second}",
         special_tokens=[(first, text_encoder.bos_id), (last, text_encoder.eos_id)],
     )
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} is not JSON, or it is damaged: {error}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{str(path)!r}: expected a JSON object, got a {type(content).__name__}.")
-    return content
