@@ -81,6 +81,12 @@ class TransformerConfig:
                 raise ValueError(
                     f"`{argument}` must be at least 0 and below 1. Received: {argument}={rate!r}"
                 )
+        for argument in ("layer_norm_epsilon", "initializer_range"):
+            number = getattr(self, argument)
+            if not 0.0 < number < float("inf"):
+                raise ValueError(
+                    f"`{argument}` must be a finite number above 0. Received: {argument}={number!r}"
+                )
         for argument, choices in _CHOICES.items():
             if getattr(self, argument) not in choices:
                 raise ValueError(

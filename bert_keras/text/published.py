@@ -49,7 +49,8 @@ def load_text_encoder(directory: str | Path, *, lower_case: bool | None = None) 
     """The text encoder that belongs to published weights.
 
     Ids are those of `transformers`, of Google's or of OpenAI's code, whosever files they are. For GPT the
-    first and the last differ at words such as "Mr." (see `OpenAITextEncoder`'s `lower_case_first`).
+    first and the last differ at words such as "Mr." (see `OpenAITextEncoder`'s `lower_case_first`). Where
+    `transformers` departs from Google's WordPiece, at characters that few texts have, ids are Google's.
     Special tokens that were added to a vocabulary keep their ids and are in `special_ids`: no text encodes to
     them.
 

@@ -148,6 +148,8 @@ def test_mixed_precision_stays_close():
         ({"num_layers": 1.5}, "num_layers=1.5"),
         ({"d_hid": True}, "d_hid=True"),
         ({"attention_dropout": 1.0}, "attention_dropout=1.0"),
+        ({"layer_norm_epsilon": float("inf")}, "layer_norm_epsilon=inf"),
+        ({"initializer_range": 0.0}, "initializer_range=0.0"),
         ({"position_embedding": "relative"}, "'relative'"),
         ({"position_embedding": "rotary", "num_heads": 4}, "even width"),
         ({"norm_placement": "middle"}, "'middle'"),
