@@ -78,12 +78,12 @@ class TextEncoder(abc.ABC):
         """A text encoder from what `get_state` returned; ValueError if it is not that."""
 
     @abc.abstractmethod
-    def _extended(self, words: list[str]) -> Self:
-        """A text encoder with these words as further pieces, at the end, in order."""
-
-    @abc.abstractmethod
     def _decode(self, ids: list[int]) -> str:
         """Text for ids that are in range and not special."""
+
+    def _extended(self, words: list[str]) -> Self:
+        """A text encoder with these words as further pieces, at the end, in order; if the subclass can."""
+        raise NotImplementedError(f"{type(self).__name__} has a vocabulary that cannot be extended.")
 
     # What all share.
 
