@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors
+
+from bert_keras.text.files import parse_json
 
 # How a dtype lies in a file. NumPy has no bfloat16: it is the upper half of a float32.
 STORED: Mapping[str, str] = {
@@ -37,7 +38,6 @@ _SAFETENSORS_DTYPES = {
     **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
 }
 _CHUNK_ITEMS = 1 << 18
-_MAX_JSON_BYTES = 1 << 27
 _MAX_DIMENSIONS = 32
 _NPY_HEADER = re.compile(
     rb"\{'descr': '<f([248])', 'fortran_order': (?:False|True), 'shape': \(([0-9]{1,15})L?,\), \}\s*"
@@ -126,19 +126,6 @@ def read_items(place: Place, start: int, count: int, into: np.ndarray | None = N
     return result
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file in which no object has a name twice.
-
-    Raises:
-        ValueError: it is something else, or damaged.
-    """
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise ValueError(
-            f"{str(path)!r} has {path.stat().st_size:,} bytes, too many for what it should hold."
-        )
-    return _parse_json(path.read_bytes(), path)
-
-
 def safetensors_places(path: Path) -> dict[str, Place]:
     """Return where the arrays of a safetensors file are. The library checks the form of the file first.
 
@@ -160,7 +147,7 @@ def safetensors_places(path: Path) -> dict[str, Place]:
                 pass
         except safetensors.SafetensorError as error:
             raise ValueError(f"{str(path)!r} is no safetensors file, or is damaged: {error}") from error
-        header = _parse_json(file.read(length), path)
+        header = parse_json(file.read(length), repr(str(path)))
     places = {}
     for name, entry in header.items():
         if name == "__metadata__":
@@ -230,17 +217,3 @@ def npy_place(path: Path) -> Place:
             "Fetch it again."
         )
     return Place(path, offset, ArrayInfo((count,), f"float{8 * itemsize}"))
-
-
-def _parse_json(content: bytes, path: Path) -> Any:
-    try:
-        return json.loads(content, object_pairs_hook=_with_unique_names)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} holds no valid JSON, or is damaged: {error}.") from error
-
-
-def _with_unique_names(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a name occurs twice in one object")
-    return result

@@ -23,7 +23,7 @@ class ConfigTable:
         fixed: our fields that the type leaves no choice about.
         activation: their field of the activation, and what its values mean for `use_exact_gelu`.
         must_be: their fields that only one value of is supported, and the value that counts if it is absent.
-        constant: what else their file should say.
+        repeated: their further fields that repeat one of ours.
     """
 
     names: Mapping[str, str]
@@ -31,7 +31,7 @@ class ConfigTable:
     fixed: Mapping[str, Any]
     activation: tuple[str, Mapping[str, bool]]
     must_be: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    constant: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    repeated: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 _BERT_NAMES = {
@@ -73,7 +73,7 @@ CONFIG_TABLES: Mapping[str, ConfigTable] = {
     ),
     "roberta": ConfigTable(
         _BERT_NAMES,
-        {**_BERT_DEFAULTS, "layer_norm_eps": 1e-12},
+        _BERT_DEFAULTS,
         {**_POST_NORM, "position_offset": 2},
         ("hidden_act", _BERT_ACTIVATIONS),
         {**_BERT_MUST_BE, "pad_token_id": 1},
@@ -134,6 +134,7 @@ CONFIG_TABLES: Mapping[str, ConfigTable] = {
             "pooler_activation": "tanh",
         },
         ("afn", {"gelu": False, "gelu_new": False}),  # this model's "gelu" is the approximation by tanh
+        repeated={"n_ctx": "max_len"},
     ),
 }
 
@@ -190,11 +191,10 @@ def differences(model_type: str, config: TransformerConfig) -> list[str]:
         faults.append(f"d_hid={config.d_hid} (must be {4 * config.embedding_dim})")
     if "num_segments" in table.names and config.num_segments < 1:
         faults.append("num_segments=0 (must be at least 1)")
-    if config.embedding_dropout != config.residual_dropout and model_type != "openai-gpt":
-        faults.append(
-            f"embedding_dropout={config.embedding_dropout} (must be residual_dropout, "
-            f"{config.residual_dropout})"
-        )
+    for ours, theirs in table.names.items():
+        first = next(name for name in table.names if table.names[name] == theirs)
+        if getattr(config, ours) != getattr(config, first):
+            faults.append(f"{ours}={getattr(config, ours)!r} (must be {first}, {getattr(config, first)!r})")
     if config.use_exact_gelu not in table.activation[1].values():
         faults.append(f"use_exact_gelu={config.use_exact_gelu}")
     return faults
@@ -207,6 +207,5 @@ def config_to_json(model_type: str, config: TransformerConfig) -> dict[str, Any]
     content[table.names["max_len"]] += config.position_offset
     field, meanings = table.activation
     content[field] = next(name for name, exact in meanings.items() if exact == config.use_exact_gelu)
-    if model_type == "openai-gpt":
-        content["n_ctx"] = config.max_len
-    return {"model_type": model_type, **content, **table.must_be, **table.constant}
+    repeated = {theirs: getattr(config, ours) for theirs, ours in table.repeated.items()}
+    return {"model_type": model_type, **content, **table.must_be, **repeated}

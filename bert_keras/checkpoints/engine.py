@@ -28,12 +28,14 @@ class Match:
     Attributes:
         rows: the encoder's variables that are read: the row with the names as they are in the file, by path.
         heads: the same for each head that came along.
+        copies: arrays that have to equal another one, and which, as they are named in the file.
         ignored: arrays that are not used, and why.
         fresh: variables, or rows of them, that the checkpoint does not give, and what is known of them.
     """
 
     rows: Mapping[str, Row]
     heads: Mapping[str, Mapping[str, Row]]
+    copies: Mapping[str, str]
     ignored: Mapping[str, str]
     fresh: Mapping[str, str]
 
@@ -78,11 +80,17 @@ def match(
         _check_row(row, shapes[path], names, arrays, faults)
         used.update(row.sources)
     heads, ignored = _match_heads(table, published, names, arrays, faults, used)
-    for copy, original in table.copies.items():
-        if copy in names:
-            if original in names and arrays[names[copy]].shape != arrays[names[original]].shape:
-                faults.append(f"{names[copy]} should repeat {names[original]}, but its shape differs")
-            used.add(copy)
+    used.update(table.copies)
+    copies = {
+        names[copy]: names[original]
+        for copy, original in table.copies.items()
+        if copy in names and original in names
+    }
+    faults += [
+        f"{copy} should repeat {original}, but its shape differs"
+        for copy, original in copies.items()
+        if arrays[copy].shape != arrays[original].shape
+    ]
     for name, actual in names.items():
         reason = ignored_because(table, name)
         if reason is not None:
@@ -102,6 +110,7 @@ def match(
     return Match(
         {path: with_actual_names(row) for path, row in wanted.items()},
         {name: {row.target: with_actual_names(row) for row in rows} for name, rows in heads.items()},
+        copies,
         ignored,
         fresh,
     )
@@ -290,20 +299,18 @@ def handed_over(array: np.ndarray) -> Any:
     return tensorflow.experimental.dlpack.from_dlpack(copy.__dlpack__())
 
 
-def check_copies(table: Table, source: ArraySource, config: TransformerConfig) -> None:
+def check_copies(found: Match, source: ArraySource) -> None:
     """Check that arrays which should repeat others do so.
 
     Raises:
         ValueError: if one differs: its decoder is not tied to the embedding, and ours always is.
     """
-    names = _canonical_names(table, config, source.arrays, [])
-    for copy, original in table.copies.items():
-        if copy in names and original in names:
-            if not np.array_equal(source.read(names[copy]), source.read(names[original])):
-                raise ValueError(
-                    f"{source}: {names[copy]} differs from {names[original]}. Its decoder is not tied to the "
-                    "embedding, which this encoder cannot express."
-                )
+    for copy, original in found.copies.items():
+        if not np.array_equal(source.read(copy), source.read(original)):
+            raise ValueError(
+                f"{source}: {copy} differs from {original}. Its decoder is not tied to the embedding, which "
+                "this encoder cannot express."
+            )
 
 
 def export_arrays(

@@ -19,7 +19,7 @@ from bert_keras.checkpoints.tables import EXPORTS, HUGGINGFACE_TABLES
 from bert_keras.encoders.transformer import Transformer
 from bert_keras.text.base import TextEncoder
 from bert_keras.text.files import replacing, write_atomic
-from bert_keras.text.published import save_tokenizer_files
+from bert_keras.text.published import tokenizer_files
 
 CHECK_FILE = "bert_keras_check.safetensors"
 _CHECK_SEED = 20181011
@@ -82,27 +82,19 @@ def save_huggingface(
     heads = tuple(head for head in heads if kind != "encoder" or head.name in given)
     for head in heads:
         variables |= {f"{head.name}/{path}": array for path, array in given[head.name].items()}
-    if text_encoder is not None and text_encoder.vocab_size > encoder.vocab_size:
-        raise ValueError(
-            f"`text_encoder` has {text_encoder.vocab_size} ids, but the encoder's token embedding "
-            f"{encoder.vocab_size} rows."
-        )
     config = config_to_json(model_type, encoder.config)
-    special = _special_ids(text_encoder)
-    for name in config.keys() & special.keys():
-        if config[name] != special[name]:
-            raise ValueError(
-                f"The type {model_type!r} needs {name}={config[name]}, but the text encoder has "
-                f"{special[name]}."
-            )
-    config |= {"architectures": [architecture], "torch_dtype": "float32", **special}
+    config |= {"architectures": [architecture], "torch_dtype": "float32"}
+    config |= _special_ids(text_encoder, encoder, config)
     if kind in ("sentence", "token"):
         config |= _label_names(labels, given["classifier"]["classifier/bias"].shape[0])
+    # All that can be refused is refused before anything is written.
+    files = {} if text_encoder is None else tokenizer_files(text_encoder, model_type)
     _write(Path(directory), model_type, encoder, variables, heads, kind, config)
-    if text_encoder is not None:
-        save_tokenizer_files(text_encoder, directory, model_type)
+    for name, content in files.items():
+        write_atomic(Path(directory) / name, content)
     if verbose:
-        left_out = [name for name in getattr(model, "heads", {}) if name not in kind and name != task_name]
+        written = {task_name} if task_name else {head.name for head in heads}
+        left_out = sorted(set(getattr(model, "heads", {})) - written)
         print(f"{directory}: {architecture}" + (f", without the tasks {left_out}" if left_out else ""))
 
 
@@ -248,14 +240,29 @@ def _label_names(labels: Sequence[str] | None, num_classes: int) -> dict[str, An
     }
 
 
-def _special_ids(text_encoder: TextEncoder | None) -> dict[str, int]:
+def _special_ids(
+    text_encoder: TextEncoder | None, encoder: Transformer, config: Mapping[str, Any]
+) -> dict[str, int]:
+    """What `config.json` says of a text encoder, which has to fit the model."""
     if text_encoder is None:
         return {}
-    return {
+    if text_encoder.vocab_size > encoder.vocab_size:
+        raise ValueError(
+            f"`text_encoder` has {text_encoder.vocab_size} ids, but the encoder's token embedding "
+            f"{encoder.vocab_size} rows."
+        )
+    special = {
         "pad_token_id": text_encoder.pad_id,
         "bos_token_id": text_encoder.bos_id,
         "eos_token_id": text_encoder.eos_id,
     }
+    for name in config.keys() & special.keys():
+        if config[name] != special[name]:
+            raise ValueError(
+                f"The type {config['model_type']!r} needs {name}={config[name]}, but the text encoder has "
+                f"{special[name]}."
+            )
+    return special
 
 
 def _numpy(variable: Any) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from bert_keras.checkpoints.table import Table
 from bert_keras.checkpoints.tables import GOOGLE_BERT, HUGGINGFACE_TABLES, OPENAI
 from bert_keras.encoders.config import TransformerConfig
 from bert_keras.encoders.transformer import Transformer
+from bert_keras.text.files import read_json_object
 
 GPT_VOCAB_SIZE = 40478  # of the published GPT, before special tokens
 NUM_SPECIAL_TOKENS = 5  # that OpenAITextEncoder appends
@@ -83,13 +83,12 @@ def load_openai(
         directory = Path(path)
         config = _read_config(directory, ("openai-gpt",))
         table, source = HUGGINGFACE_TABLES["openai-gpt"], SafetensorsSource(directory)
-        if config.vocab_size == GPT_VOCAB_SIZE:
-            changes["vocab_size"] = config.vocab_size + num_special_tokens
-        return _build(table, config, _changed(config, max_len, **changes), source, {}, **built)
+        changes["vocab_size"] = _with_special_tokens(config.vocab_size, num_special_tokens)
+        return _build(table, config, _changed(config, max_len, **changes), source, **built)
     published = OpenAISource(openai_directory(path))
     config = _openai_config(published, num_heads)
     changes["vocab_size"] = config.vocab_size + num_special_tokens
-    return _build(OPENAI, config, _changed(config, max_len, **changes), published, {}, **built)
+    return _build(OPENAI, config, _changed(config, max_len, **changes), published, **built)
 
 
 def load_bert(
@@ -134,7 +133,7 @@ def load_bert(
     changed = _changed(config, max_len, use_exact_gelu=use_exact_gelu)
     source = TensorFlowSource(directory)
     built: dict[str, Any] = {"seed": seed, "name": name, "dtype": dtype, "verbose": verbose}
-    return _build(GOOGLE_BERT, config, changed, source, None if use_heads else {}, **built)
+    return _build(GOOGLE_BERT, config, changed, source, use_heads, **built)
 
 
 def load_huggingface(
@@ -175,16 +174,16 @@ def load_huggingface(
     ```
     """
     directory = huggingface_directory(directory_or_name)
-    model_type = read_json(directory / "config.json").get("model_type")
+    model_type = read_json_object(directory / "config.json").get("model_type")
     config = _read_config(directory, tuple(HUGGINGFACE_TABLES))
     source = SafetensorsSource(directory)
     changes = {}
-    if model_type == "openai-gpt" and config.vocab_size == GPT_VOCAB_SIZE:
-        changes["vocab_size"] = GPT_VOCAB_SIZE + NUM_SPECIAL_TOKENS
+    if model_type == "openai-gpt":
+        changes["vocab_size"] = _with_special_tokens(config.vocab_size, NUM_SPECIAL_TOKENS)
     built: dict[str, Any] = {"seed": seed, "name": name, "dtype": dtype, "verbose": verbose}
     table = HUGGINGFACE_TABLES[str(model_type)]
     changed = _changed(config, max_len, **changes)
-    return _build(table, config, changed, source, None if use_heads else {}, **built)
+    return _build(table, config, changed, source, use_heads, **built)
 
 
 def huggingface_directory(directory_or_name: str | Path) -> Path:
@@ -215,29 +214,11 @@ def huggingface_directory(directory_or_name: str | Path) -> Path:
         ) from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is something else, or damaged.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no {path.name} in {str(path.parent)!r}.")
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} is not JSON, or it is damaged: {error}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{str(path)!r} must be a JSON object, but is a {type(content).__name__}.")
-    return content
-
-
 def _read_config(
     directory: Path, model_types: tuple[str, ...], file_name: str = "config.json"
 ) -> TransformerConfig:
     path = directory / file_name
-    content = read_json(path)
+    content = read_json_object(path)
     model_type = content.get("model_type", model_types[0] if len(model_types) == 1 else None)
     if model_type not in model_types or model_type not in CONFIG_TABLES:
         raise ValueError(
@@ -265,6 +246,12 @@ def _openai_config(source: OpenAISource, num_heads: int) -> TransformerConfig:
     return dataclasses.replace(config, d_hid=feedforward.shape[0])
 
 
+def _with_special_tokens(vocab_size: int, num_special_tokens: int) -> int:
+    """Rows for the text encoder's special tokens, if this is the published GPT, which has none for them. What
+    was exported here has them already."""
+    return vocab_size + num_special_tokens if vocab_size == GPT_VOCAB_SIZE else vocab_size
+
+
 def _changed(config: TransformerConfig, max_len: int | None, **changes: Any) -> TransformerConfig:
     if max_len is not None and not 1 <= max_len <= config.max_len:
         raise ValueError(
@@ -279,22 +266,22 @@ def _build(
     published: TransformerConfig,
     config: TransformerConfig,
     source: ArraySource,
-    heads: Mapping[str, Mapping[str, np.ndarray]] | None,
+    use_heads: bool = False,
     *,
     seed: int | None,
     name: str,
     dtype: Any,
     verbose: int,
 ) -> Transformer:
-    """Build the encoder from its checkpoint. `heads` are given, or read if None."""
+    """Build the encoder from its checkpoint."""
     config = dataclasses.replace(config, seed=random.getrandbits(31) if seed is None else seed)
     found = match(table, published, config, source.arrays, str(source))
-    check_copies(table, source, published)
-    if heads is None:
-        heads = {
-            head: {path: read_row(row, source) for path, row in rows.items()}
-            for head, rows in found.heads.items()
-        }
+    check_copies(found, source)
+    heads = {
+        head: {path: read_row(row, source) for path, row in rows.items()}
+        for head, rows in found.heads.items()
+        if use_heads
+    }
     encoder = Transformer(config, LoadedValues(config, found, source), name=name, dtype=dtype)
     encoder.pretrained_heads = MappingProxyType(heads)
     encoder.load_report = report(found, source, encoder, heads)

@@ -20,12 +20,12 @@ from bert_keras.checkpoints.array_files import (
     is_shape,
     npy_place,
     read_items,
-    read_json,
     result_dtype,
     safetensors_places,
     shard_path,
 )
 from bert_keras.checkpoints.tensor_bundle import bundle_arrays, find_prefix
+from bert_keras.text.files import read_json
 
 __all__ = ["ArrayInfo", "ArraySource", "OpenAISource", "SafetensorsSource", "TensorFlowSource"]
 

@@ -131,7 +131,7 @@ class InitialValues:
         return "ones"
 
 
-class _Parts:
+class _SubLayers:
     """Makes the sub-layers of one layer: named, with their initial values, dtype and seeds."""
 
     def __init__(self, layer: keras.layers.Layer, config: TransformerConfig, initial: InitialValues) -> None:
@@ -182,24 +182,24 @@ class Embeddings(keras.layers.Layer):
 
     def __init__(self, config: TransformerConfig, initial: InitialValues, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        parts, width = _Parts(self, config, initial), config.token_embedding_dim
+        make, width = _SubLayers(self, config, initial), config.token_embedding_dim
         self.num_segments, self.position_offset = config.num_segments, config.position_offset
         rows = config.max_len + config.position_offset
-        self.token_embedding = parts.table(config.vocab_size, width, "token_embedding")
+        self.token_embedding = make.table(config.vocab_size, width, "token_embedding")
         self.segment_embedding = self.position_embedding = self.norm = self.projection = None
         if config.num_segments:
-            self.segment_embedding = parts.table(config.num_segments, width, "segment_embedding")
+            self.segment_embedding = make.table(config.num_segments, width, "segment_embedding")
         if config.position_embedding == "learned":
-            self.position_embedding = parts.table(rows, width, "position_embedding")
+            self.position_embedding = make.table(rows, width, "position_embedding")
         self._position_table = None
         if config.position_embedding == "sinusoidal":
             self._position_table = sinusoidal_positions(rows, width)
         if config.embedding_layer_norm:
-            self.norm = parts.norm("norm")
+            self.norm = make.norm("norm")
         if width != config.embedding_dim:
-            self.projection = parts.dense(config.embedding_dim, "projection")
+            self.projection = make.dense(config.embedding_dim, "projection")
         self.dropouts = [
-            parts.dropout(config.embedding_dropout, f"dropout_{k}")
+            make.dropout(config.embedding_dropout, f"dropout_{k}")
             for k in range(1 if config.use_one_embedding_dropout else 3)
         ]
         self._width, self._output_dim = width, config.embedding_dim
@@ -253,18 +253,18 @@ class TransformerBlock(keras.layers.Layer):
 
     def __init__(self, config: TransformerConfig, initial: InitialValues, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        parts = _Parts(self, config, initial)
+        make = _SubLayers(self, config, initial)
         self.num_heads, self.embedding_dim, self.d_hid = config.num_heads, config.embedding_dim, config.d_hid
         self.use_exact_gelu, self.is_pre_norm = config.use_exact_gelu, config.norm_placement == "pre"
-        self.qkv = parts.dense(3 * self.embedding_dim, "qkv")  # query, key, value side by side
-        self.attention_output = parts.dense(self.embedding_dim, "attention_output")
-        self.attention_norm = parts.norm("attention_norm")
-        self.feedforward_in = parts.dense(self.d_hid, "feedforward_in")
-        self.feedforward_out = parts.dense(self.embedding_dim, "feedforward_out")
-        self.feedforward_norm = parts.norm("feedforward_norm")
-        self.attention_dropout = parts.dropout(config.attention_dropout, "attention_dropout")
-        self.residual_dropout_1 = parts.dropout(config.residual_dropout, "residual_dropout_1")
-        self.residual_dropout_2 = parts.dropout(config.residual_dropout, "residual_dropout_2")
+        self.qkv = make.dense(3 * self.embedding_dim, "qkv")  # query, key, value side by side
+        self.attention_output = make.dense(self.embedding_dim, "attention_output")
+        self.attention_norm = make.norm("attention_norm")
+        self.feedforward_in = make.dense(self.d_hid, "feedforward_in")
+        self.feedforward_out = make.dense(self.embedding_dim, "feedforward_out")
+        self.feedforward_norm = make.norm("feedforward_norm")
+        self.attention_dropout = make.dropout(config.attention_dropout, "attention_dropout")
+        self.residual_dropout_1 = make.dropout(config.residual_dropout, "residual_dropout_1")
+        self.residual_dropout_2 = make.dropout(config.residual_dropout, "residual_dropout_2")
 
     def build(self, hidden_shape: Any, **shapes: Any) -> None:
         width, inner = (None, None, self.embedding_dim), (None, None, self.d_hid)

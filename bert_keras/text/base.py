@@ -239,7 +239,7 @@ class TextEncoder(abc.ABC):
         check_texts(words, "words")
         faults = [f"{word!r} is no single word" for word in words if len(word.split()) != 1]
         faults += [f"{word!r} comes twice" for word in sorted({w for w in words if words.count(w) > 1})]
-        before = dict(zip(words, map(self._ids_within_a_text, words), strict=True))
+        before = dict(zip(words, map(self.encode_word, words), strict=True))
         faults += [
             f"{word!r} is one piece already, {ids[0]}"
             for word, ids in before.items()
@@ -252,13 +252,14 @@ class TextEncoder(abc.ABC):
             faults = [
                 f"{word!r} would be spelled {found}; give the form into which the text encoder brings text"
                 for i, word in enumerate(words)
-                if (found := text_encoder._ids_within_a_text(word)) != [self.vocab_size + i]
+                if (found := text_encoder.encode_word(word)) != [self.vocab_size + i]
             ]
         if faults:
             raise ValueError("words: " + "; ".join(faults) + ".")
         return text_encoder
 
-    def _ids_within_a_text(self, word: str) -> list[int]:
+    def encode_word(self, word: str) -> list[int]:
+        """The ids of a word as it stands behind others in a text. Errors are those of `encode_words`."""
         ids, word_of = self.encode_words(["a", word])
         return [token_id for token_id, number in zip(ids, word_of, strict=True) if number == 1]
 
@@ -278,8 +279,12 @@ class TextEncoder(abc.ABC):
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
+        write_atomic(directory / FILE_NAME, self.saved_form())
+
+    def saved_form(self) -> bytes:
+        """The content of the file that `save` writes."""
         content = {"format": _FORMAT, "kind": self.kind, "state": self.get_state()}
-        write_atomic(directory / FILE_NAME, json.dumps(content, ensure_ascii=False).encode())
+        return json.dumps(content, ensure_ascii=False).encode()
 
     @classmethod
     def load(cls, directory: str | Path) -> Self:

@@ -1,6 +1,5 @@
 """Byte-level BPE, as in GPT-2 and RoBERTa, by the Rust `tokenizers` library."""
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from bert_keras.text.base import TextEncoder, check_texts
-from bert_keras.text.files import read_lines
+from bert_keras.text.files import read_json, read_lines
 
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _WHITE_SPACE = r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
@@ -221,11 +220,7 @@ def read_vocab_json(path: Path, argument: str) -> list[str]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{argument}: no file {str(path)!r}.")
-    try:
-        vocab = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{argument}: {str(path)!r} is not JSON, or it is damaged: {error}.") from error
-    return pieces_in_order(vocab, f"{argument}: {str(path)!r}")
+    return pieces_in_order(read_json(path), f"{argument}: {str(path)!r}")
 
 
 def pieces_in_order(vocab: Any, where: str) -> list[str]:

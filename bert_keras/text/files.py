@@ -1,18 +1,20 @@
-"""Text files in, lines out: strictly UTF-8, in bounded memory; and atomic writing."""
+"""Text files in, lines out: strictly UTF-8, in bounded memory; JSON files; and atomic writing."""
 
 import contextlib
 import gzip
+import json
 import os
 import secrets
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 Source = str | Path | Iterable[str | Path]
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BOM = "\ufeff"
+_MAX_JSON_BYTES = 1 << 27
 
 
 def list_files(source: Source) -> list[Path]:
@@ -250,3 +252,60 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def parse_json(content: bytes, name: str) -> Any:
+    """The value of a JSON text in which no object has a name twice.
+
+    Args:
+        content: the text.
+        name: where it is from, for the message.
+
+    Raises:
+        ValueError: it is something else, or damaged.
+
+    Example:
+        >>> parse_json(b'{"a": [1, 2]}', "a.json")
+        {'a': [1, 2]}
+    """
+    try:
+        return json.loads(content, object_pairs_hook=_with_unique_names)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is not JSON, or it is damaged: {error}.") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """`parse_json` of a file. One that is too large for what is read here as JSON is refused unread.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is something else, or damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path.name} in {str(path.parent)!r}.")
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise ValueError(
+            f"{str(path)!r} has {path.stat().st_size:,} bytes, too many for what it should hold."
+        )
+    return parse_json(path.read_bytes(), repr(str(path)))
+
+
+def read_json_object(path: str | Path) -> dict[str, Any]:
+    """`read_json` of a file that has to hold an object.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is something else, or damaged.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{str(path)!r}: expected a JSON object, got a {type(content).__name__}.")
+    return content
+
+
+def _with_unique_names(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a name occurs twice in one object")
+    return result

@@ -101,7 +101,15 @@ def save_tokenizer_files(text_encoder: TextEncoder, directory: str | Path, model
     Raises:
         ValueError: models of this type do not read such a text encoder.
     """
+    files = tokenizer_files(text_encoder, model_type)
     directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_atomic(directory / name, content)
+
+
+def tokenizer_files(text_encoder: TextEncoder, model_type: str) -> dict[str, bytes]:
+    """What `save_tokenizer_files` writes, by file name. Arguments and errors are the same."""
     writers = {**dict.fromkeys(_WORDPIECE_TYPES, _wordpiece_files), "roberta": _byte_level_files}
     kinds = {**dict.fromkeys(_WORDPIECE_TYPES, BERTTextEncoder), "roberta": ByteLevelBPETextEncoder}
     writers["openai-gpt"], kinds["openai-gpt"] = _openai_files, OpenAITextEncoder
@@ -126,13 +134,15 @@ def save_tokenizer_files(text_encoder: TextEncoder, directory: str | Path, model
         }
     files["special_tokens_map.json"] = names
     files["tokenizer_config.json"] |= names
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        text = (
-            content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, indent=1) + "\n"
-        )
-        write_atomic(directory / name, text.encode())
-    text_encoder.save(directory)
+    files[FILE_NAME] = text_encoder.saved_form()
+    return {
+        name: content if isinstance(content, bytes) else _as_text(content).encode()
+        for name, content in files.items()
+    }
+
+
+def _as_text(content: Any) -> str:
+    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
 
 class _Files:

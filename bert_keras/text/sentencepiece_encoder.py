@@ -149,10 +149,10 @@ class SentencePieceTextEncoder(TextEncoder):
         self.msk_id = self._special("msk", control)
         self._set_tokens(self._tokens)
         self.special_ids = frozenset((*own, *range(num_pieces, self.vocab_size)))
-        suffixes = not any(token.startswith(_SPACE) for token in self._tokens if len(token) > 1)
+        self._suffixes = not any(token.startswith(_SPACE) for token in self._tokens if len(token) > 1)
         self._set_word_boundaries(
-            (not suffixes and token.startswith(_SPACE) for token in self._tokens),
-            (suffixes and token.endswith(_SPACE) for token in self._tokens),
+            (not self._suffixes and token.startswith(_SPACE) for token in self._tokens),
+            (self._suffixes and token.endswith(_SPACE) for token in self._tokens),
         )
 
     def _special(self, role: str, control: dict[str, int], token_id: int = -1) -> int:
@@ -164,6 +164,8 @@ class SentencePieceTextEncoder(TextEncoder):
                 return control[name]
         name = _NAMES[role][0]
         while name in self._tokens:
+            if name in control:  # appended here before, under this name, and then written into the model
+                return control[name]
             name = f"<{name}>"
         self._tokens.append(name)
         return len(self._tokens) - 1
@@ -187,9 +189,9 @@ class SentencePieceTextEncoder(TextEncoder):
         """Appends pieces to the serialised model, which is what joining two protocol buffers does: first the
         special tokens that were appended here, so that ids stay."""
         appended = self._tokens[self._processor.get_piece_size() :]
-        suffixes = not any(token.startswith(_SPACE) for token in self._tokens if len(token) > 1)
         pieces = [(token, _CONTROL) for token in appended]
-        pieces += [(f"{word}{_SPACE}" if suffixes else f"{_SPACE}{word}", _USER_DEFINED) for word in words]
+        forms = [f"{word}{_SPACE}" if self._suffixes else f"{_SPACE}{word}" for word in words]
+        pieces += [(form, _USER_DEFINED) for form in forms]
         text_encoder = type(self).__new__(type(self))
         model = self._model + b"".join(_serialised(*piece) for piece in pieces)
         text_encoder._build(model, "the extended model")

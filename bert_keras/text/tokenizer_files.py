@@ -1,9 +1,10 @@
 """What the tokenizer files of Hugging Face say: read, and refused where it is not supported."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from bert_keras.text.files import read_json_object
 
 Allowed = Mapping[str, tuple[Any, ...]]
 
@@ -68,15 +69,7 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: what is there is no file, or no JSON object.
     """
-    if not has_file(path):
-        return {}
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} is not JSON, or it is damaged: {error}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{str(path)!r}: expected a JSON object, got a {type(content).__name__}.")
-    return content
+    return read_json_object(path) if has_file(path) else {}
 
 
 def has_file(path: Path) -> bool:

@@ -59,7 +59,7 @@ def extend_vocabulary(
         )
     new_tokens = [new_tokens] if isinstance(new_tokens, str) else list(new_tokens)
     longer_text_encoder = text_encoder.extended(new_tokens)
-    pieces = [_pieces(text_encoder, token) for token in new_tokens]
+    pieces = [text_encoder.encode_word(token) for token in new_tokens]
     longer = _extended_encoder(encoder, longer_text_encoder.vocab_size, pieces)
     if not isinstance(model, MultiTaskModel):
         return longer, longer_text_encoder
@@ -72,12 +72,6 @@ def extend_vocabulary(
             _extended(keras.ops.convert_to_numpy(own[variable.path].value), variable.shape, pieces)
         )
     return with_heads, longer_text_encoder
-
-
-def _pieces(text_encoder: TextEncoder, token: str) -> list[int]:
-    """The ids that a word inside a text has been spelled with."""
-    ids, word_of = text_encoder.encode_words(["a", token])
-    return [token_id for token_id, word in zip(ids, word_of, strict=True) if word == 1]
 
 
 def _extended(array: np.ndarray, shape: Any, pieces: list[list[int]]) -> np.ndarray:

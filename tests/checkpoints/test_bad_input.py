@@ -1,13 +1,16 @@
 """What is wrong with a checkpoint is said before anything is built."""
 
 import json
+import string
 
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
 
 from bert_keras import (
+    BERTTextEncoder,
     MultiTaskModel,
+    SentencePieceTextEncoder,
     TaskMetadata,
     create_transformer,
     load_huggingface,
@@ -119,13 +122,13 @@ def test_configurations_that_contradict(exported, tmp_path, config, problem):
 
 
 def test_files_that_are_not_there(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+    with pytest.raises(FileNotFoundError, match=r"no file config\.json"):
         load_huggingface(tmp_path)
     (tmp_path / "config.json").write_text("[1")
     with pytest.raises(ValueError, match="not JSON, or it is damaged"):
         load_huggingface(tmp_path)
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(ValueError, match="must be a JSON object, but is a list"):
+    with pytest.raises(ValueError, match="expected a JSON object, got a list"):
         load_huggingface(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"params_shapes\.json"):
         load_openai(tmp_path / "nowhere")
@@ -178,3 +181,25 @@ def test_a_failed_export_leaves_what_was_there(exported, tmp_path, monkeypatch):
         save_huggingface(load_huggingface(exported, verbose=0), copy, verbose=0)
     assert (copy / "model.safetensors").read_bytes() == before
     assert sorted(path.name for path in copy.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_text_encoder_that_cannot_be_written_is_refused_before_anything_is(exported, tmp_path):
+    copy = changed(exported, tmp_path)
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.ascii_letters]))
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    encoder = load_huggingface(exported, verbose=0)
+    sentencepiece = SentencePieceTextEncoder.train(["a bird in the hand"] * 9, vocab_size=17)
+    with pytest.raises(ValueError, match="reads no SentencePieceTextEncoder for model_type 'bert'"):
+        save_huggingface(encoder, copy, text_encoder=sentencepiece, verbose=0)
+    larger = BERTTextEncoder(vocabulary)
+    with pytest.raises(ValueError, match=rf"`text_encoder` has {larger.vocab_size} ids.*43 rows"):
+        save_huggingface(encoder, copy, text_encoder=larger, verbose=0)
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+
+
+def test_what_is_left_out_is_said(tmp_path, capsys):
+    encoder = create_transformer(43, 12, 17, 1, 3)
+    tasks = [TaskMetadata("lm", True, 43), TaskMetadata("to", True, 3), TaskMetadata("is_next", False, 2)]
+    save_huggingface(MultiTaskModel(encoder, tasks), tmp_path, task="to")
+    assert "BertForTokenClassification, without the tasks ['is_next', 'lm']" in capsys.readouterr().out
