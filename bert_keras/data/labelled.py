@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from bert_keras.data.sentence import Sentence, SentenceTaskData, TokenTaskData
 from bert_keras.text import TextEncoder
 
-_NO_LABELS: Mapping[str, int] = MappingProxyType({})
-_NO_TOKEN_LABELS: Mapping[str, Sequence[int | None]] = MappingProxyType({})
+# A class, a number, or several of either.
+Label: TypeAlias = "int | float | Sequence[int] | Sequence[float]"
+
+_NO_LABELS: Mapping[str, Label] = MappingProxyType({})
+_NO_TOKEN_LABELS: Mapping[str, Sequence[Label | None]] = MappingProxyType({})
 
 
 def sentence_from_text(
@@ -18,7 +25,7 @@ def sentence_from_text(
     text: str,
     second_text: str | None = None,
     *,
-    sentence_labels: Mapping[str, int] = _NO_LABELS,
+    sentence_labels: Mapping[str, Label] = _NO_LABELS,
     max_len: int = 512,
     read_from: str = "first",
 ) -> Sentence:
@@ -28,7 +35,8 @@ def sentence_from_text(
         text_encoder: turns text into ids.
         text: A of `[bos] A [eos]`.
         second_text: B of `[bos] A [del] B [eos]`, if it is a pair.
-        sentence_labels: classes by task name.
+        sentence_labels: by task name: a class; a tuple of classes, as many as apply (multi-label); or a float
+            or a tuple of floats (regression). What is not named has no label.
         max_len: tokens of the example, special tokens included. What is longer is cut at its end, in a pair
             the longer text first.
         read_from: the token whose hidden state the classes are read from: `"first"` (bos) or, for causal
@@ -38,8 +46,8 @@ def sentence_from_text(
         The example.
 
     Raises:
-        ValueError: if `max_len` leaves no room for text, a class is not an integer from 0 up, or `read_from`
-            is unknown.
+        ValueError: if `max_len` leaves no room for text, a label is neither a class from 0 up nor a number,
+            or `read_from` is unknown.
 
     Example:
 
@@ -66,8 +74,8 @@ def sentence_from_words(
     text_encoder: TextEncoder,
     words: Sequence[str],
     *,
-    token_labels: Mapping[str, Sequence[int | None]] = _NO_TOKEN_LABELS,
-    sentence_labels: Mapping[str, int] = _NO_LABELS,
+    token_labels: Mapping[str, Sequence[Label | None]] = _NO_TOKEN_LABELS,
+    sentence_labels: Mapping[str, Label] = _NO_LABELS,
     max_len: int = 512,
     read_from: str = "first",
 ) -> Sentence:
@@ -77,8 +85,9 @@ def sentence_from_words(
         text_encoder: turns words into ids.
         words: the text. A word that comes to no ids loses its labels and leaves the others' where they
             belong.
-        token_labels: for each task a class, or None, for each word; it is put on the first piece of the word.
-        sentence_labels: classes by task name.
+        token_labels: for each task a label, or None, for each word; it is put on the first piece of the word.
+            Labels are as in `sentence_labels`.
+        sentence_labels: as in `sentence_from_text`.
         max_len: tokens of the example, special tokens included. What is longer is cut at its end.
         read_from: as in `sentence_from_text`.
 
@@ -86,8 +95,8 @@ def sentence_from_words(
         The example, `[bos] words [eos]`.
 
     Raises:
-        ValueError: if labels and words differ in number, a class is not an integer from 0 up, a task is given
-            both ways, or `max_len` leaves no room for text.
+        ValueError: if labels and words differ in number, a label is neither a class from 0 up nor a number, a
+            task is given both ways, or `max_len` leaves no room for text.
 
     Example:
 
@@ -106,13 +115,14 @@ def sentence_from_words(
     for name, labels in token_labels.items():
         if len(labels) != len(words):
             raise ValueError(
-                f"`token_labels`: task {name!r} must have a class for each of the {len(words)} words. "
+                f"`token_labels`: task {name!r} must have a label for each of the {len(words)} words. "
                 f"Received: {len(labels)}"
             )
-        classes = [None if label is None else _checked_class(name, label) for label in labels]
+        checked = [None if label is None else _checked_label(name, label) for label in labels]
+        target: list[Any]
         target, mask = [0] * (len(ids) + 2), [False] * (len(ids) + 2)
         for i, first in enumerate(is_first):
-            label = classes[word_of[i]]
+            label = checked[word_of[i]]
             if first and label is not None:
                 target[i + 1], mask[i + 1] = label, True
         tasks[name] = TokenTaskData(target, mask)
@@ -122,7 +132,7 @@ def sentence_from_words(
 def _sentence(
     text_encoder: TextEncoder,
     ids: Sequence[int],
-    sentence_labels: Mapping[str, int],
+    sentence_labels: Mapping[str, Label],
     token_labels: dict[str, TokenTaskData],
     read_from: str,
 ) -> Sentence:
@@ -132,23 +142,33 @@ def _sentence(
 
 
 def _sentence_labels(
-    labels: Mapping[str, int], num_tokens: int, read_from: str
+    labels: Mapping[str, Label], num_tokens: int, read_from: str
 ) -> dict[str, SentenceTaskData]:
     if read_from not in ("first", "last"):
         raise ValueError(f"`read_from` must be 'first' or 'last'. Received: {read_from!r}")
     index = 0 if read_from == "first" else num_tokens - 1
-    return {name: SentenceTaskData(_checked_class(name, label), index) for name, label in labels.items()}
+    return {name: SentenceTaskData(_checked_label(name, label), index) for name, label in labels.items()}
 
 
-def _checked_class(name: str, label: int) -> int:
+def _checked_label(name: str, label: Label) -> Any:
+    if isinstance(label, str | bytes | Mapping) or label is None:
+        return _checked_number(name, label)
+    if isinstance(label, Iterable):
+        return tuple(_checked_number(name, part) for part in label)
+    return _checked_number(name, label)
+
+
+def _checked_number(name: str, label: Any) -> int | float:
+    if isinstance(label, float | np.floating) and math.isfinite(label):
+        return float(label)
     try:
         value = operator.index(label)
     except TypeError:
         value = -1
     if value < 0 or isinstance(label, bool):
         raise ValueError(
-            f"The classes of task {name!r} must be integers from 0 up. "
-            f"Received: {label!r} ({type(label).__name__}). Number the classes first."
+            f"The labels of task {name!r} must be integers from 0 up, as classes are, or floats, in a "
+            f"regression. Received: {label!r} ({type(label).__name__}). Number the classes first."
         )
     return value
 

@@ -6,11 +6,12 @@ import itertools
 import math
 import operator
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from bert_keras.data.batch_source import BatchSource
-from bert_keras.data.labels import check_levels, is_token_level, sentence_label, token_labels
+from bert_keras.data.labels import TaskLabels, check_level, is_token_level
 from bert_keras.data.randomness import permuted
 from bert_keras.data.sentence import Sentence, SentenceBatch, TaskDataBatch
 
@@ -79,11 +80,13 @@ class _Examples:
         self._tokens = self._flat([s.tokens for s in sentences], np.int32, pad_id)
         self._segments = self._flat([s.segments for s in sentences], np.int32, 0)
         self._padding_mask = self._flat([s.padding_mask for s in sentences], np.bool_, False)
-        self.token_tasks: dict[str, TaskDataBatch] = {}
-        self.sentence_tasks: dict[str, TaskDataBatch] = {}
+        tasks: dict[str, TaskLabels] = {}
         for number, sentence in enumerate(sentences):
-            self._add_labels(sentence, number)
-        check_levels(self.token_tasks, self.sentence_tasks, "`sentences`")
+            self._add_labels(tasks, sentence, number)
+        self.token_tasks = {name: task.collected() for name, task in tasks.items() if task.is_token_level}
+        self.sentence_tasks = {
+            name: task.collected() for name, task in tasks.items() if not task.is_token_level
+        }
 
     def batch(self, rows: np.ndarray, length: int) -> SentenceBatch:
         """Return some examples, padded to a length."""
@@ -107,31 +110,19 @@ class _Examples:
     def _flat(self, parts: Sequence[Sequence[int]], dtype: type[np.generic], padding: int) -> np.ndarray:
         return np.fromiter(itertools.chain(*parts, [padding]), dtype, int(self.sizes.sum()) + 1)
 
-    def _add_labels(self, sentence: Sentence, number: int) -> None:
+    def _add_labels(self, tasks: dict[str, TaskLabels], sentence: Sentence, number: int) -> None:
         where = f"`sentences[{number}]`"
         start, size = int(self._starts[number]), int(self.sizes[number])
-        for name, token_data in sentence.token_classification.items():
-            if not is_token_level(name, token_data, where):
-                raise TypeError(f"{where}: `token_classification[{name!r}]` must be TokenTaskData.")
-            if name not in self.token_tasks:
-                total = self._tokens.size
-                self.token_tasks[name] = TaskDataBatch(np.zeros(total, np.int32), np.zeros(total, bool))
-            for flat, values in zip(
-                self.token_tasks[name], token_labels(name, token_data, size, where), strict=True
-            ):
-                flat[start : start + size] = values
-        for name, sentence_data in sentence.sentence_classification.items():
-            if is_token_level(name, sentence_data, where):
-                raise TypeError(f"{where}: `sentence_classification[{name!r}]` must be SentenceTaskData.")
-            if name not in self.sentence_tasks:
-                total = self.sizes.size
-                self.sentence_tasks[name] = TaskDataBatch(
-                    np.zeros(total, np.int32), np.full(total, -1, np.int32)
-                )
-            for array, value in zip(
-                self.sentence_tasks[name], sentence_label(name, sentence_data, size, where), strict=True
-            ):
-                array[number] = value
+        given: list[tuple[str, Any, bool]] = [(*item, True) for item in sentence.token_classification.items()]
+        given += [(*item, False) for item in sentence.sentence_classification.items()]
+        for name, data, on_tokens in given:
+            if is_token_level(name, data, where) != on_tokens:
+                field, kind = ("token", "TokenTaskData") if on_tokens else ("sentence", "SentenceTaskData")
+                raise TypeError(f"{where}: `{field}_classification[{name!r}]` must be {kind}.")
+            if name not in tasks:
+                tasks[name] = TaskLabels(name, on_tokens, self._tokens.size if on_tokens else self.sizes.size)
+            check_level(tasks[name], on_tokens, "`sentences`")
+            tasks[name].add(data, start if on_tokens else number, size, where)
 
 
 def labelled_generator(

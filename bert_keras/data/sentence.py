@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,11 +13,12 @@ class TokenTaskData(NamedTuple):
     """Labels of one example for a token-level task.
 
     Attributes:
-        target: a class for every token, anything where the token has no label.
+        target: for every token a class, a tuple of classes (multi-label) or a number (regression); anything
+            where the token has no label.
         target_mask: for every token whether it has a label.
     """
 
-    target: Sequence[int]
+    target: Sequence[Any]
     target_mask: Sequence[bool]
 
 
@@ -25,11 +26,13 @@ class SentenceTaskData(NamedTuple):
     """Label of one example for a sentence-level task.
 
     Attributes:
-        target: the class.
-        target_index: the position (token) that the class is read from; -1 if the example has no label.
+        target: the class; a tuple of classes (multi-label; empty if none applies); a float or a tuple of
+            floats (regression); or, for a span, the positions of its first and its last token, both
+            `target_index` where the text has no answer.
+        target_index: the position (token) that the label is read from; -1 if the example has no label.
     """
 
-    target: int
+    target: Any
     target_index: int
 
 
@@ -37,9 +40,11 @@ class TaskDataBatch(NamedTuple):
     """Labels of a batch for one task.
 
     Attributes:
-        target: classes, int32: `(batch, length)` for a token-level task, `(batch,)` for a sentence-level one.
+        target: `(batch, length)` for a token-level task, `(batch,)` for a sentence-level one: int32 classes,
+            or float32 numbers. Tuples make one more axis: of floats as long as they are, of integers as long
+            as the longest, with -1 after the end of shorter ones.
         target_mask: token-level: `(batch, length)` bool, True where there is a label. Sentence-level:
-            `(batch,)` int32, the position that the class is read from, -1 where the example has no label.
+            `(batch,)` int32, the position that the label is read from, -1 where the example has no label.
     """
 
     target: np.ndarray

@@ -100,7 +100,9 @@ def test_words_of_a_real_text_encoder(english_encoder):
         (dict(token_labels={"p": [1]}), "'p'.*each of the 2 words.*1"),
         (dict(token_labels={"p": [1, "a"]}), "'p'.*integers.*'a'"),
         (dict(token_labels={"p": [1, -1]}), "'p'.*integers.*-1"),
-        (dict(token_labels={"p": [1, 1.0]}), "'p'.*integers.*1.0"),
+        (dict(token_labels={"p": [1, float("nan")]}), "'p'.*integers.*nan"),
+        (dict(token_labels={"p": [1, (1, "a")]}), "'p'.*integers.*'a'"),
+        (dict(sentence_labels={"s": (1, True)}), "'s'.*integers.*True"),
         (dict(sentence_labels={"s": True}), "'s'.*integers.*True"),
         (dict(sentence_labels={"s": None}), "'s'.*integers.*None"),
         (dict(sentence_labels={"s": 1}, token_labels={"s": [1, 2]}), "either.*'s'"),
@@ -305,3 +307,66 @@ def test_bad_sentences(sentences, error, message):
 def test_bad_options(sentences, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         labelled_generator(sentences, pad_id=PAD, **options)
+
+
+def test_sets_and_numbers():
+    def sentence(size, sentence_level, token_level):
+        return Sentence(
+            [5] * size,
+            [0] * size,
+            [True] * size,
+            {name: TokenTaskData(*data) for name, data in token_level.items()},
+            {name: SentenceTaskData(*data) for name, data in sentence_level.items()},
+        )
+
+    sentences = [
+        sentence(
+            2, {"topics": ((4, 1, 2), 0), "score": (2, 0)}, {"marks": ([(1,), "no label"], [True, False])}
+        ),
+        sentence(
+            3,
+            {"topics": ((), 1), "score": (0.5, 0), "answer": ((1, 2), 0), "pair": ((0.5, 2), 0)},
+            {"marks": ([(), (3, 0), ()], [True] * 3), "length": ([1.5, 2, None], [True, True, False])},
+        ),
+        sentence(1, {"topics": ((3,), -1), "answer": ((0, 0), 0)}, {}),
+    ]
+    batch = labelled_generator(
+        sentences, pad_id=0, batch_size=3, shuffle=False, wrap=False, length_multiple=1
+    )[0]
+    topics, score, answer, pair = (
+        batch.sentence_classification[name] for name in ("topics", "score", "answer", "pair")
+    )
+    assert topics.target.tolist() == [[4, 1, 2], [-1, -1, -1], [-1, -1, -1]]
+    assert topics.target_mask.tolist() == [0, 1, -1]
+    assert (score.target.tolist(), score.target.dtype) == ([2.0, 0.5, 0.0], np.float32)
+    assert score.target_mask.tolist() == [0, 0, -1]
+    assert answer.target.tolist() == [[-1, -1], [1, 2], [0, 0]]
+    assert pair.target.tolist() == [[0, 0], [0.5, 2], [0, 0]]
+    marks, length = batch.token_classification["marks"], batch.token_classification["length"]
+    assert marks.target.tolist() == [
+        [[1, -1], [-1, -1], [-1, -1]],
+        [[-1, -1], [3, 0], [-1, -1]],
+        [[-1, -1], [-1, -1], [-1, -1]],
+    ]
+    assert marks.target_mask.tolist() == [[True, False, False], [True] * 3, [False] * 3]
+    assert length.target.tolist() == [[0, 0, 0], [1.5, 2, 0], [0, 0, 0]]
+    assert length.target_mask.tolist() == [[False] * 3, [True, True, False], [False] * 3]
+
+
+def test_labels_of_two_forms_are_refused():
+    def sentence(label):
+        return Sentence([5], [0], [True], {}, {"t": SentenceTaskData(label, 0)})
+
+    with pytest.raises(ValueError, match=r"sentences\[1\].*'t'.*all be tuples"):
+        labelled_generator([sentence(1), sentence((1,))], pad_id=0)
+    with pytest.raises(ValueError, match="'t'.*equally long"):
+        labelled_generator([sentence((1.0,)), sentence((1.0, 2.0))], pad_id=0)
+
+
+def test_labels_of_words_that_are_sets(encoder):
+    made = sentence_from_words(
+        encoder, ["12", "3"], token_labels={"p": [(1, 2), ()]}, sentence_labels={"s": 0.5, "t": {3}}
+    )
+    target, mask = made.token_classification["p"]
+    assert [value for value, has in zip(target, mask, strict=True) if has] == [(1, 2), ()]
+    assert made.sentence_classification == {"s": (0.5, 0), "t": ((3,), 0)}

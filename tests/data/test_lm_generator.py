@@ -229,7 +229,9 @@ def test_label_function(large, numbers):
         ({"is_next": SentenceTaskData(1, 0)}, ValueError, "'is_next'.*another name"),
         ({"t": TokenTaskData([1], [True])}, ValueError, "'t'.*each of the .* tokens"),
         ({"t": SentenceTaskData(1, 99)}, ValueError, "'t'.*position 99"),
-        ({"t": SentenceTaskData(1.5, 0)}, ValueError, "'t'.*integer"),
+        ({"t": SentenceTaskData("a", 0)}, ValueError, "'t'.*integer"),
+        ({"t": SentenceTaskData(1, 0.5)}, ValueError, "'t'.*integer position"),
+        ({"t": SentenceTaskData(np.nan, 0)}, ValueError, "'t'.*finite"),
         ({"t": SentenceTaskData(True, 0)}, ValueError, "'t'.*integer"),
         ({"t": SentenceTaskData(-1, 0)}, ValueError, "'t'.*0 or more"),
         ({"t": 1}, TypeError, "'t'.*TokenTaskData or SentenceTaskData.*1"),
@@ -247,11 +249,12 @@ def test_bad_labels(large, numbers, labels, error, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda n: ([0.5] * n, [True] * n), "integers"),
+        (lambda n: (["a"] * n, [True] * n), "integers"),
         (lambda n: ([0] * n, [0.3] * n), "bools"),
         (lambda n: ([-1] * n, [True] * n), "0 or more"),
         (lambda n: ([0] * n, [True] * (n - 1)), "each of the"),
-        (lambda n: ([[0]] * n, [True] * n), "each of the"),
+        (lambda n: ([[0], *[0] * (n - 1)], [True] * n), "all be tuples"),
+        (lambda n: ([[0, -1]] * n, [True] * n), "0 or more"),
     ],
 )
 def test_bad_token_labels(large, numbers, change, message):
