@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from bert_keras import TaskMetadata, TaskWeightScheduler
@@ -58,3 +60,37 @@ def test_names_must_differ():
         check_tasks([])
     with pytest.raises(ValueError, match="'pos'"):
         check_tasks(["pos"])
+
+
+def test_what_a_task_tells_of_its_classes():
+    task = TaskMetadata("topics", False, kind="multi_label", labels=["b", "a"], class_weights=[1, 2])
+    assert (task.num_classes, task.labels, task.class_weights) == (2, ("b", "a"), (1.0, 2.0))
+    assert (
+        TaskMetadata.from_config(json.loads(json.dumps(task.get_config()))).get_config() == task.get_config()
+    )
+    assert TaskMetadata("score", False, kind="regression").num_classes == 1
+    assert TaskMetadata("answer", False, kind="span").num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(kind="ranking", num_classes=2), "`kind` of task 't'.*one of.*'ranking'"),
+        (dict(), "`num_classes`.*at least 1, or `labels`"),
+        (dict(labels=("a", "b"), num_classes=3), "`num_classes`.*number of `labels`, 2.*3"),
+        (dict(labels=("a", "a")), "`labels`.*differ"),
+        (dict(labels="ab"), "`labels`.*sequence of names"),
+        (dict(labels=(1, 2)), "`labels`.*sequence of names"),
+        (dict(kind="span", num_classes=3), "2 for a span"),
+        (dict(kind="span", is_token_level=True), "`is_token_level`.*one answer"),
+        (dict(num_classes=2, read_from="last"), "`read_from`.*'mean'"),
+        (dict(num_classes=2, read_from="mean", is_token_level=True), "`read_from`.*leave it out"),
+        (dict(num_classes=2, class_weights=(1.0,)), "`class_weights`.*each class"),
+        (dict(num_classes=2, class_weights=(1.0, -1.0)), "`class_weights`.*at least 0"),
+        (dict(kind="regression", label_smoothing=0.1), "`label_smoothing`.*without classes"),
+        (dict(num_classes=2, label_smoothing=1.0), "`label_smoothing`.*below 1"),
+    ],
+)
+def test_what_does_not_go_together(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TaskMetadata("t", **{"is_token_level": False, **arguments})

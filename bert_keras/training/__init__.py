@@ -1,10 +1,11 @@
 """Encoder and tasks to a trained model."""
 
+from bert_keras.training.evaluation import evaluate_model
 from bert_keras.training.feed import TaskFeed, encoder_arrays, training_arrays
 from bert_keras.training.loading import load_model
 from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.optimizers import WarmupDecay, create_optimizer
-from bert_keras.training.train import evaluate_model, train_model
+from bert_keras.training.train import train_model
 from bert_keras.training.vocabulary import extend_vocabulary
 
 __all__ = [

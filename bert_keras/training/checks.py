@@ -176,15 +176,38 @@ def labelled_tasks(batch: SentenceBatch, tasks: Iterable[TaskMetadata]) -> list[
 
 def _check_labels(labels: TaskDataBatch, task: TaskMetadata, shape: tuple[int, ...], where: str) -> None:
     target, mask = (np.asarray(array) for array in labels)
+    what = f"{where}: labels of task '{task.name}' ({task.kind})"
     expected = shape if task.is_token_level else shape[:1]
-    if target.shape != expected or mask.shape != expected:
+    more = {"multi_label": (None,), "span": (2,)}.get(task.kind, ())
+    if task.kind == "regression" and (task.num_classes > 1 or target.ndim > len(expected)):
+        more = (task.num_classes,)
+    fits = target.ndim == len((*expected, *more)) and all(
+        size in (None, found) for size, found in zip((*expected, *more), target.shape, strict=True)
+    )
+    if not fits or mask.shape != expected:
+        wanted = ", ".join("any" if size is None else str(size) for size in (*expected, *more))
         raise ValueError(
-            f"{where}: labels of task '{task.name}' must have the shape {expected}. "
+            f"{what} must have the shape ({wanted}) and a mask of the shape {expected}. "
             f"Received: target {target.shape}, target_mask {mask.shape}."
         )
-    what = f"{where}: labels of task '{task.name}'"
-    used = target[mask > 0] if task.is_token_level else target[mask >= 0]
-    _check_range(what, used, task.num_classes, "the task has", "classes")
+    if target.dtype.kind not in ("iuf" if task.kind == "regression" else "iu"):
+        raise ValueError(
+            f"{what} must be {'numbers' if task.kind == 'regression' else 'integers'}. "
+            f"Received: {target.dtype}. Is the task's `kind` right?"
+        )
+    is_labelled = mask.astype(bool) if task.is_token_level else mask >= 0
+    used = target[is_labelled]
+    if task.kind == "classification":
+        _check_range(what, used, task.num_classes, "the task has", "classes")
+    elif task.kind == "multi_label":
+        _check_range(what, used[used != -1], task.num_classes, "the task has", "classes")
+        ordered = np.sort(used, axis=-1)
+        if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
+            raise ValueError(f"{what} name a class twice. Give each label a set of different classes.")
+    elif task.kind == "span":
+        _check_range(what, used, shape[1], "rows have", "tokens")
+    elif not np.isfinite(used).all():
+        raise ValueError(f"{what} must be finite.")
     if not task.is_token_level:
         _check_range(f"{what}: their positions", mask[mask >= 0], shape[1], "rows have", "tokens")
 

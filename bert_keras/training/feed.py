@@ -52,33 +52,49 @@ def training_arrays(batch: SentenceBatch, tasks: Sequence[TaskMetadata], weights
 
     Returns:
         `x`: the encoder's arrays, and `positions[task]`, int32 `(batch, k)`: row times length plus column.
-        `y`: `targets[task]` int32 and `labelled[task]` float32 (1 where there is a label, 0 in the filling),
-        both `(batch, k)`, and `task_weights[task]`, float32 `(batch,)`, all equal.
+        `y`: `targets[task]`, int32 or in a regression float32, `(batch, k)`, with one more axis for sets of
+        classes, vectors of numbers and spans; `labelled[task]`, float32 `(batch, k)`, 1 where there is a
+        label, 0 in the filling; and `task_weights[task]`, float32 `(batch,)`, all equal.
     """
     rows, length = batch.tokens.shape
     positions, targets, labelled, task_weights = {}, {}, {}, {}
     for task, weight in zip(tasks, weights, strict=True):
         if task.is_token_level:
             target, mask = batch.token_classification[task.name]
-            places = np.flatnonzero(mask)
-            classes = np.asarray(target).reshape(-1)[places]
+            target, places = np.asarray(target), np.flatnonzero(mask)
+            values = target.reshape(-1, *target.shape[2:])[places]
             columns = _rounded_up(-(-len(places) // rows), task.num_classes)
         else:
             target, index = batch.sentence_classification[task.name]
             index = np.asarray(index)
             chosen = np.flatnonzero(index >= 0)
             places = chosen * length + index[chosen]
-            classes = np.asarray(target)[chosen]
+            values = np.asarray(target)[chosen]
             columns = 1
-        filled = np.zeros((3, rows * columns), "int32")
-        filled[0, : len(places)] = places
-        filled[1, : len(places)] = classes
-        filled[2, : len(places)] = 1
-        positions[task.name], targets[task.name] = filled[:2].reshape(2, rows, columns)
-        labelled[task.name] = filled[2].reshape(rows, columns).astype("float32")
+        dtype = "float32" if task.kind == "regression" else "int32"
+        positions[task.name] = _folded(places, rows, columns, "int32")
+        targets[task.name] = _folded(values, rows, columns, dtype)
+        labelled[task.name] = _folded(np.ones(len(places)), rows, columns, "float32")
         task_weights[task.name] = np.full((rows,), weight, "float32")
     x = {**encoder_arrays(batch), "positions": positions}
     return x, {"targets": targets, "labelled": labelled, "task_weights": task_weights}
+
+
+def feed_length(generator: Any, steps: int | None, argument: str) -> int:
+    """Return how many batches to take: `steps`, or by default all that the generator says it has.
+
+    Raises:
+        ValueError: if neither tells.
+    """
+    if steps is None:
+        if not hasattr(generator, "__len__"):
+            raise ValueError(
+                f"`{argument}` must be given, as the generator has no length. Received: {generator!r}"
+            )
+        steps = len(generator)
+    if steps < 1:
+        raise ValueError(f"`{argument}` must be at least 1. Received: {steps}")
+    return int(steps)
 
 
 class TaskFeed(keras.utils.PyDataset):
@@ -116,9 +132,17 @@ class TaskFeed(keras.utils.PyDataset):
 
     def batch(self, index: int) -> SentenceBatch:
         """Return a batch of the generator, checked."""
-        batch = self.source[index]
+        batch = self._from_source(index)
         check_batch(batch, self.tasks, self.facts, f"Batch {index} of `{self.name}`")
         return batch
+
+    def _from_source(self, index: int) -> Any:
+        try:
+            return self.source[index]
+        except IndexError:  # a list, say, which begins again
+            if not hasattr(self.source, "__len__") or not 0 < len(self.source) <= index:
+                raise
+            return self.source[index % len(self.source)]
 
     def __getitem__(self, index: int) -> Arrays:
         step = self.first_step + index
@@ -195,6 +219,13 @@ class _InOrder:
             batch = next(self._iterator)
         self._in_round += 1
         return batch
+
+
+def _folded(values: np.ndarray, rows: int, columns: int, dtype: str) -> np.ndarray:
+    """Return `(n, ...)` as `(rows, columns, ...)`, filled up with zeros."""
+    filled = np.zeros((rows * columns, *values.shape[1:]), dtype)
+    filled[: len(values)] = values
+    return filled.reshape(rows, columns, *values.shape[1:])
 
 
 def _rounded_up(columns: int, num_classes: int) -> int:

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from bert_keras.encoders.layers import gather_positions
+from bert_keras.training.losses import OUT_OF_REACH
+
 
 class ClassificationHead(keras.layers.Layer):
     """Dropout and one dense layer: `(..., width)` to logits `(..., num_classes)`.
@@ -18,14 +21,23 @@ class ClassificationHead(keras.layers.Layer):
         num_classes: number of classes.
         dropout: share of features dropped in training.
         seeds: seeds of the initialiser and of the dropout.
+        first_bias: what all biases start from.
     """
 
-    def __init__(self, num_classes: int, dropout: float, seeds: tuple[int, int], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        dropout: float,
+        seeds: tuple[int, int],
+        first_bias: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.dropout = keras.layers.Dropout(dropout, seed=seeds[0], dtype=self.dtype_policy, name="dropout")
         self.classifier = keras.layers.Dense(
             num_classes,
             kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02, seed=seeds[1]),
+            bias_initializer=keras.initializers.Constant(first_bias),
             dtype=self.dtype_policy,
             name="classifier",
         )
@@ -117,25 +129,67 @@ class LanguageModelHead(keras.layers.Layer):
         return (*shape[:-1], self.token_embedding.input_dim)
 
 
-class ReadPosition(keras.layers.Layer):
-    """The hidden states that sentences are read from: `(batch, length, width)` to `(batch, width)`.
+class ReadSequence(keras.layers.Layer):
+    """The features that sentences are read from: hidden states `(batch, length, width)` to `(n, width)`.
 
     Args:
-        from_last: whether it is the last real token's, as in a causal encoder, or the first one's.
+        how: `"token"`: the hidden state at one position; `"mean"` or `"max"`: over the sequence that the
+            position is in.
+        from_last: whether, where no positions are given, it is the row's last real token, as in a causal
+            encoder, or the first one.
     """
 
-    def __init__(self, from_last: bool, **kwargs: Any) -> None:
+    def __init__(self, how: str, from_last: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.from_last = from_last
+        self.how, self.from_last = how, from_last
 
-    def call(self, hidden: Any, sequence_ids: Any) -> Any:
-        if not self.from_last:
-            return hidden[:, 0]
-        last = ops.sum(ops.cast(ops.greater(sequence_ids, 0), "int32"), axis=1) - 1
-        return ops.take_along_axis(hidden, ops.maximum(last, 0)[:, None, None], axis=1)[:, 0]
+    def call(self, hidden: Any, sequence_ids: Any, positions: Any = None) -> Any:
+        """Read at `positions`, int32 `(n,)` (row times length plus column), or once in every row."""
+        if self.how == "token":
+            if positions is not None:
+                return gather_positions(hidden, positions)
+            if not self.from_last:
+                return hidden[:, 0]
+            last = ops.sum(ops.cast(ops.greater(sequence_ids, 0), "int32"), axis=1) - 1
+            return ops.take_along_axis(hidden, ops.maximum(last, 0)[:, None, None], axis=1)[:, 0]
+        is_in = sequence_members(sequence_ids, positions)[:, :, None]  # (n, length, 1)
+        states = hidden if positions is None else rows_of(hidden, positions)
+        if self.how == "max":
+            return ops.max(ops.where(is_in, states, ops.cast(OUT_OF_REACH, states.dtype)), axis=1)
+        is_in, states = ops.cast(is_in, "float32"), ops.cast(states, "float32")
+        mean = ops.sum(states * is_in, axis=1) / ops.maximum(ops.sum(is_in, axis=1), 1.0)
+        return ops.cast(mean, hidden.dtype)
 
-    def compute_output_shape(self, hidden_shape: Any, sequence_ids_shape: Any) -> Any:
-        return (hidden_shape[0], hidden_shape[2])
+    def compute_output_spec(self, hidden: Any, sequence_ids: Any, positions: Any = None) -> Any:
+        return keras.KerasTensor((hidden.shape[0], hidden.shape[2]), dtype=hidden.dtype)
+
+
+class SpanScores(keras.layers.Layer):
+    """Scores of first and last tokens, `(batch, length, 2)`, with those outside the sequence out of reach:
+    `(n, length, 2)`."""
+
+    def call(self, scores: Any, sequence_ids: Any, positions: Any = None) -> Any:
+        """Take the sequences that `positions` are in, or the first one of every row."""
+        is_in = sequence_members(sequence_ids, positions)[:, :, None]
+        scores = ops.cast(scores if positions is None else rows_of(scores, positions), "float32")
+        return ops.where(is_in, scores, OUT_OF_REACH)
+
+    def compute_output_spec(self, scores: Any, sequence_ids: Any, positions: Any = None) -> Any:
+        return keras.KerasTensor(scores.shape, dtype="float32")
+
+
+def sequence_members(sequence_ids: Any, positions: Any = None) -> Any:
+    """Return which tokens are in the sequence of a position, bool `(n, length)`; without positions, in the
+    first sequence of each row."""
+    if positions is None:
+        return ops.equal(sequence_ids, sequence_ids[:, :1])
+    own = ops.take(ops.reshape(sequence_ids, (-1,)), positions)
+    return ops.equal(rows_of(sequence_ids, positions), own[:, None])
+
+
+def rows_of(array: Any, positions: Any) -> Any:
+    """Return the row of each position."""
+    return ops.take(array, ops.floor_divide(positions, ops.shape(array)[1]), axis=0)
 
 
 def adopt_heads(

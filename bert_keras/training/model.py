@@ -3,25 +3,72 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 from bert_keras.encoders.inputs import ENCODER_INPUTS, encoder_inputs, select_inputs
-from bert_keras.encoders.layers import SeedSequence, gather_positions
+from bert_keras.encoders.layers import SeedSequence
 from bert_keras.tasks import LM_TASK, TaskMetadata, check_tasks
 from bert_keras.training.checks import encoder_facts
 from bert_keras.training.heads import (
     ClassificationHead,
     LanguageModelHead,
-    ReadPosition,
+    ReadSequence,
+    SpanScores,
     Transform,
     adopt_heads,
 )
-from bert_keras.training.metrics import TaskMetrics, token_losses
+from bert_keras.training.losses import label_losses
+from bert_keras.training.metrics import TaskMetrics
 from bert_keras.training.saving import read_weights, write_weights
+
+
+class _Heads(NamedTuple):
+    heads: dict[str, Any]
+    pooler: Any
+    ways: dict[str, ReadSequence]
+    span_scores: SpanScores
+
+    def logits(
+        self,
+        task: TaskMetadata,
+        hidden: Any,
+        sequence_ids: Any,
+        positions: Any = None,
+        training: bool | None = None,
+    ) -> Any:
+        """Logits of a task from all hidden states: at some positions, or everywhere it has any."""
+        at = () if positions is None else (positions,)
+        if task.kind == "span":
+            return self.span_scores(self.logits_of(task, hidden, training), sequence_ids, *at)
+        if task.is_token_level and positions is None:
+            return self.logits_of(task, hidden, training)
+        return self.logits_of(task, self.ways[task.read_from](hidden, sequence_ids, *at), training)
+
+    def logits_of(self, task: TaskMetadata, features: Any, training: bool | None) -> Any:
+        """Logits of a task from what it reads."""
+        if _uses_pooler(task):
+            features = self.pooler(features)
+        arguments = {} if training is None else {"training": training}
+        return self.heads[task.name](features, **arguments)
+
+
+def _uses_pooler(task: TaskMetadata) -> bool:
+    return not task.is_token_level and task.kind != "span" and task.read_from == "token"
+
+
+def _reads_positions(task: TaskMetadata) -> bool:
+    return task.kind != "span" and task.read_from == "token"
+
+
+def _first_bias(task: TaskMetadata) -> float:
+    """Begin a set of classes with one of them on average: all even would make the first losses huge (the
+    prior of Lin et al. 2017, section 4.1)."""
+    return -math.log(max(1, task.num_classes - 1)) if task.kind == "multi_label" else 0.0
 
 
 @keras.saving.register_keras_serializable(package="bert_keras")
@@ -30,10 +77,11 @@ class MultiTaskModel(keras.Model):
 
     Logits of a token-level task are `(batch, length, num_classes)`. Those of a sentence-level task are
     `(batch, num_classes)`, read from the first token (of a causal encoder: the last) through a pooler (dense,
-    tanh) that all sentence-level tasks share, as in BERT. Where the encoder was loaded with heads of a
-    published checkpoint (`encoder.pretrained_heads`), the pooler and the tasks of their names start from
-    them. It is a functional Keras model: compile it with losses of your own, call `predict`, or build on
-    `model.output` as usual.
+    tanh) that all such tasks share, as in BERT, or, if `read_from` says so, from a mean or maximum over the
+    sequence without a pooler. Those of a span are `(batch, length, 2)`, -1e9 outside the sequence. Where the
+    encoder was loaded with heads of a published checkpoint (`encoder.pretrained_heads`), the pooler and the
+    tasks of their names start from them. It is a functional Keras model: compile it with losses of your own,
+    call `predict`, or build on `model.output` as usual.
 
     Trained by `train_model`, each batch also says at which positions tasks have labels (`TaskFeed`), and
     logits are computed there and nowhere else.
@@ -63,7 +111,7 @@ class MultiTaskModel(keras.Model):
         seeds = SeedSequence(seed)
         policy = facts.dtype_policy
         pooler: Any = None
-        if not all(task.is_token_level for task in tasks):
+        if any(_uses_pooler(task) for task in tasks):
             initializer = keras.initializers.TruncatedNormal(stddev=0.02, seed=seeds.next())
             pooler = keras.layers.Dense(
                 facts.width,
@@ -86,17 +134,20 @@ class MultiTaskModel(keras.Model):
                     transform = Transform(facts.layer_norm_epsilon, facts.use_exact_gelu)
                 heads[task.name] = LanguageModelHead(table, task.dropout, transform, **arguments)
             else:
-                heads[task.name] = ClassificationHead(task.num_classes, task.dropout, **arguments)
+                heads[task.name] = ClassificationHead(
+                    task.num_classes, task.dropout, first_bias=_first_bias(task), **arguments
+                )
+        ways = {
+            how: ReadSequence(how, facts.is_causal, dtype=policy, name=f"read_{how}")
+            for how in ("token", "mean", "max")
+        }
+        parts = _Heads(heads, pooler, ways, SpanScores(dtype="float32", name="span_scores"))
         inputs = encoder_inputs()
         hidden = encoder(select_inputs(encoder, inputs))
-        pooled = None
-        if pooler is not None:
-            read_position = ReadPosition(facts.is_causal, dtype=policy, name="read_position")
-            pooled = pooler(read_position(hidden, inputs["sequence_ids"]))
-        outputs = {task.name: heads[task.name](hidden if task.is_token_level else pooled) for task in tasks}
+        outputs = {task.name: parts.logits(task, hidden, inputs["sequence_ids"]) for task in tasks}
         super().__init__(inputs, outputs, name=name)
         self.encoder, self.tasks, self.seed = encoder, tasks, seed
-        self.pooler, self.heads = pooler, heads
+        self.pooler, self.heads, self._parts = pooler, heads, parts
         adopt_heads(getattr(encoder, "pretrained_heads", None) or {}, pooler, heads)
         self.task_metrics = TaskMetrics(tasks)
         self._is_fitting = False
@@ -106,26 +157,22 @@ class MultiTaskModel(keras.Model):
         if positions is None:
             return super().call(inputs, training=training)
         labelled = [task for task in self.tasks if task.name in positions]
-        places = [ops.reshape(positions[task.name], (-1,)) for task in labelled]
-        states = self._states_at(inputs, ops.concatenate(places), bool(training))
-        logits, start = {}, 0
-        for task, place in zip(labelled, places, strict=True):
-            count = ops.shape(place)[0]
-            features = states[start : start + count]
-            start = start + count
-            if not task.is_token_level:
-                features = self.pooler(features)
-            logits[task.name] = self.heads[task.name](features, training=training)
-        return logits
-
-    def _states_at(self, inputs: Mapping[str, Any], positions: Any, training: bool) -> Any:
-        """Hidden states `(n, width)` at n positions, the short way if the encoder has one."""
+        places = {task.name: ops.reshape(positions[task.name], (-1,)) for task in labelled}
         arrays = {name: inputs[name] for name in ENCODER_INPUTS}
-        if hasattr(self.encoder, "states_at"):
-            return self.encoder.states_at(arrays, positions, training=training)
-        return gather_positions(
-            self.encoder(select_inputs(self.encoder, arrays), training=training), positions
-        )
+        training = bool(training)
+        if hasattr(self.encoder, "states_at") and all(_reads_positions(task) for task in labelled):
+            joined = self.encoder.states_at(arrays, ops.concatenate([*places.values()]), training=training)
+            states, start = {}, 0
+            for name, place in places.items():
+                count = ops.shape(place)[0]
+                states[name] = joined[start : start + count]
+                start = start + count
+            return {task.name: self._parts.logits_of(task, states[task.name], training) for task in labelled}
+        hidden = self.encoder(select_inputs(self.encoder, arrays), training=training)
+        return {
+            task.name: self._parts.logits(task, hidden, arrays["sequence_ids"], places[task.name], training)
+            for task in labelled
+        }
 
     def compute_loss(
         self,
@@ -146,12 +193,12 @@ class MultiTaskModel(keras.Model):
             if task.name not in y["targets"]:
                 continue
             labelled = ops.reshape(y["labelled"][task.name], (-1,))
-            losses, correct = token_losses(y_pred[task.name], ops.reshape(y["targets"][task.name], (-1,)))
-            count = ops.sum(labelled)
-            share = labelled / ops.maximum(count, 1.0)
-            mean_loss = ops.sum(losses * share)
-            self.task_metrics.update(task.name, mean_loss, ops.sum(correct * share), count)
-            total = total + y["task_weights"][task.name][0] * mean_loss
+            targets = y["targets"][task.name]  # (batch, k) or (batch, k, m)
+            targets = ops.reshape(targets, (-1, *ops.shape(targets)[2:]))
+            logits, weight = y_pred[task.name], y["task_weights"][task.name][0]
+            losses = label_losses(task, logits, targets)
+            mean_loss = self.task_metrics.update(task.name, logits, targets, losses, labelled, weight)
+            total = total + weight * mean_loss
         for loss in self.losses:
             total = total + self._aggregate_additional_loss(loss)
         return total
@@ -168,6 +215,7 @@ class MultiTaskModel(keras.Model):
 
         Otherwise weight decay would wear down heads that no loss holds up.
         """
+        tasks = list(tasks)
         names = [task.name for task in tasks]
         idle = [
             variable
@@ -175,7 +223,7 @@ class MultiTaskModel(keras.Model):
             if name not in names
             for variable in head.own_variables()
         ]
-        if self.pooler is not None and all(task.is_token_level for task in tasks):
+        if self.pooler is not None and not any(_uses_pooler(task) for task in tasks):
             idle += self.pooler.weights
         idle = [variable for variable in idle if variable.trainable]
         before, self.task_metrics.active_tasks = self.task_metrics.active_tasks, names

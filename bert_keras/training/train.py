@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 import keras
 
 from bert_keras.tasks import TaskMetadata, check_tasks
-from bert_keras.training.checks import check_causality, encoder_facts, labelled_tasks
-from bert_keras.training.feed import TaskFeed
+from bert_keras.training.checks import check_causality, encoder_facts
+from bert_keras.training.feed import TaskFeed, feed_length
 from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.optimizers import create_optimizer
 
@@ -39,6 +39,7 @@ def train_model(
     validation_finetune_generator: Any = None,
     validation_steps: int | None = None,
     seed: int = 0,
+    steps_per_execution: int = 1,
     jit_compile: bool | str = "auto",
     verbose: int | str = 1,
 ) -> MultiTaskModel:
@@ -52,7 +53,8 @@ def train_model(
             on for tasks that keep their name and number of classes.
         tasks: what is learned.
         pretrain_generator, finetune_generator: batches of each phase: `lm_generator`, `labelled_generator`,
-            your own object with `__len__` and `__getitem__`, or any iterable of `SentenceBatch`.
+            your own object with `__len__` and `__getitem__` (a list too; it begins again where it ends), or
+            any iterable of `SentenceBatch`.
         pretrain_steps, finetune_steps: batches an epoch; by default the generator's length.
         pretrain_epochs, finetune_epochs: number of epochs. Batches and schedules count on over epochs.
         pretrain_optimizer, finetune_optimizer: `"adam"` for `create_optimizer(num_steps, learning_rate)` with
@@ -63,6 +65,8 @@ def train_model(
             each epoch.
         validation_steps: batches of each validation; by default all.
         seed: seed of fresh heads.
+        steps_per_execution: batches that TensorFlow or JAX take in one call, so that Python is in the way
+            less often; callbacks see only every last of them. torch takes 1 alone.
         jit_compile: as in Keras' `compile`.
         verbose: as in Keras' `fit`.
 
@@ -107,7 +111,7 @@ def train_model(
             )
     model.training_history = {}
     for phase in prepared:
-        model.training_history[phase.name] = phase.run(jit_compile, verbose)
+        model.training_history[phase.name] = phase.run(steps_per_execution, jit_compile, verbose)
     return model
 
 
@@ -136,49 +140,6 @@ def model_for(encoder_model: keras.Model, tasks: Iterable[TaskMetadata], seed: i
     return model
 
 
-def evaluate_model(
-    model: MultiTaskModel,
-    generator: Any,
-    *,
-    steps: int | None = None,
-    verbose: int | str = 0,
-) -> dict[str, float]:
-    """Measure a model on a generator: loss and accuracy of every task that its first batch has labels for.
-
-    Args:
-        model: the model.
-        generator: sized and indexable.
-        steps: number of batches; by default all.
-        verbose: as in Keras' `evaluate`.
-
-    Returns:
-        `loss`, `<task>_loss` in nats, `<task>_accuracy`, and `lm_perplexity`; means over all labelled
-        positions. `loss` is the sum over tasks.
-
-    Raises:
-        ValueError: if a batch does not fit the model, or the first one labels none of its tasks.
-
-    Example:
-
-    ```python
-    evaluate_model(model, held_out)["lm_loss"]
-    ```
-    """
-    length = _length(generator, steps, "steps")
-    feed = TaskFeed(generator, [], encoder_facts(model.encoder), lambda task, step: 1.0, length, "generator")
-    first = feed.batch(0)
-    feed.tasks = tasks = labelled_tasks(first, model.tasks)
-    if not tasks:
-        raise ValueError(
-            f"`generator` labels none of the model's tasks {[task.name for task in model.tasks]}. It labels: "
-            f"{sorted([*first.token_classification, *first.sentence_classification])}"
-        )
-    if not getattr(model, "compiled", False):
-        model.compile(optimizer="sgd")
-    with model.only_training(tasks):
-        return model.evaluate(feed.as_keras_data(), verbose=verbose, return_dict=True)
-
-
 class _Phase:
     """One phase of training, checked against its first batch on construction."""
 
@@ -196,14 +157,14 @@ class _Phase:
         self.model, self.name, self.epochs, self.callbacks = model, name, epochs, callbacks or []
         self.is_pretrain = name == "pretrain"
         self.tasks = _active_tasks(model, self.is_pretrain)
-        self.steps = _length(generator, steps, f"{name}_steps")
+        self.steps = feed_length(generator, steps, f"{name}_steps")
         facts = encoder_facts(model.encoder)
         self.feed = TaskFeed(generator, self.tasks, facts, self._weight, None, f"{name}_generator")
         _check_vocabulary(generator, facts.vocab_size, f"{name}_generator")
         check_causality(self.feed.batch(0), model.encoder, self.tasks)
         self.validation = None
         if validation[0] is not None:
-            length = _length(*validation, "validation_steps")
+            length = feed_length(*validation, "validation_steps")
             self.validation = TaskFeed(
                 validation[0],
                 self.tasks,
@@ -216,11 +177,15 @@ class _Phase:
         self.optimizer = self._optimizer(optimizer)
         self.steps_done = 0
 
-    def run(self, jit_compile: bool | str, verbose: int | str) -> keras.callbacks.History:
+    def run(
+        self, steps_per_execution: int, jit_compile: bool | str, verbose: int | str
+    ) -> keras.callbacks.History:
         """Train."""
         model = self.model
         with model.only_training(self.tasks):
-            model.compile(optimizer=self.optimizer, jit_compile=jit_compile)
+            model.compile(
+                optimizer=self.optimizer, steps_per_execution=steps_per_execution, jit_compile=jit_compile
+            )
             model.optimizer.build(model.trainable_variables)
             return model.fit(
                 self.feed.as_keras_data(),
@@ -277,18 +242,6 @@ def _active_tasks(model: MultiTaskModel, is_pretrain: bool) -> list[TaskMetadata
             "weight_scheduler."
         )
     return active
-
-
-def _length(generator: Any, steps: int | None, argument: str) -> int:
-    if steps is None:
-        if not hasattr(generator, "__len__"):
-            raise ValueError(
-                f"`{argument}` must be given, as the generator has no length. Received: {generator!r}"
-            )
-        steps = len(generator)
-    if steps < 1:
-        raise ValueError(f"`{argument}` must be at least 1. Received: {steps}")
-    return int(steps)
 
 
 def _check_vocabulary(generator: Any, vocab_size: int | None, name: str) -> None:

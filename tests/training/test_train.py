@@ -66,10 +66,11 @@ def test_both_phases_validation_and_callbacks(toy, toy_tasks, tmp_path):
     )
     assert seen == [0, 1, 2] * 2
     pretrain, finetune = (model.training_history[phase].history for phase in ("pretrain", "finetune"))
-    names = {"loss", "lm_loss", "lm_accuracy", "lm_perplexity", "parity_loss", "parity_accuracy"}
+    names = {"loss", "lm_loss", "lm_accuracy", "lm_perplexity", "lm_weight"}
+    names |= {"parity_loss", "parity_accuracy", "parity_weight"}
     assert set(pretrain) == names | {f"val_{name}" for name in names}
     assert set(finetune) == {
-        f"{v}{name}" for v in ("", "val_") for name in ("loss", "parity_loss", "parity_accuracy")
+        f"{v}{name}" for v in ("", "val_") for name in ("loss", "parity_loss", "parity_accuracy", "parity_weight")
     }
     assert len(pretrain["loss"]) == 2 and "parity_loss" in (tmp_path / "log.csv").read_text()
     measured = evaluate_model(model, [toy(seed=3)[i] for i in range(2)])
@@ -288,11 +289,11 @@ def set_item(place, value):
         ),
         (
             {"token_classification": lambda b, t: t.update(lm=TaskDataBatch(*(a[:-1] for a in t["lm"])))},
-            r"'lm' must have the shape \(6, 11\).*\(5, 11\)",
+            r"'lm' \(classification\) must have the shape \(6, 11\).*\(5, 11\)",
         ),
         (
             {"sentence_classification": lambda b, t: t["parity"].target.fill(2)},
-            r"'parity' must be from 0 to 1.*2 to 2",
+            r"'parity' \(classification\) must be from 0 to 1.*2 to 2",
         ),
     ],
 )
