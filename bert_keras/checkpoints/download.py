@@ -18,6 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from tqdm import tqdm
+
 from bert_keras.version import __version__
 
 _CHUNK_BYTES = 1 << 16
@@ -181,7 +183,7 @@ def download(
         for file in files:
             if not _is_whole(directory / file.name, file):
                 url = f"{base_url.rstrip('/')}/{urllib.parse.quote(file.name)}"
-                _fetch(file, directory, url, timeout, retries, _Progress(file.name, progress))
+                _fetch(file, directory, url, timeout, retries, progress)
 
 
 def git_blob_sha1(path: str | Path) -> str:
@@ -230,7 +232,7 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def _fetch(
-    file: PublishedFile, directory: Path, url: str, timeout: float, retries: int, progress: _Progress
+    file: PublishedFile, directory: Path, url: str, timeout: float, retries: int, progress: bool
 ) -> None:
     """Fetch one file. The part that was there may be of something else: hence one more try from the start."""
     part = directory / f"{file.name}.part"
@@ -251,7 +253,7 @@ def _fetch(
     )
 
 
-def _receive_with_retries(url: str, part: Path, timeout: float, retries: int, progress: _Progress) -> None:
+def _receive_with_retries(url: str, part: Path, timeout: float, retries: int, progress: bool) -> None:
     for attempt in range(retries + 1):
         try:
             return _receive(url, part, timeout, progress)
@@ -261,12 +263,10 @@ def _receive_with_retries(url: str, part: Path, timeout: float, retries: int, pr
                     f"{url} could not be downloaded: {error}. Tried {attempt + 1} times; what arrived is "
                     "kept, and the next call goes on from there."
                 ) from error
-        finally:
-            progress.end()
         time.sleep(_BACK_OFF * 2**attempt)
 
 
-def _receive(url: str, part: Path, timeout: float, progress: _Progress) -> None:
+def _receive(url: str, part: Path, timeout: float, progress: bool) -> None:
     """Append to the part what is missing of it, or start over if the server cannot do that.
 
     Raises:
@@ -284,12 +284,20 @@ def _receive(url: str, part: Path, timeout: float, progress: _Progress) -> None:
                 raise _TransientError("the server sent another part of the file")
             offset = 0
         expected = response.length
-        with open(part, "ab" if offset else "wb") as file:
+        bar = tqdm(
+            desc=part.name.removesuffix(".part"),
+            initial=offset,
+            total=None if expected is None else offset + expected,
+            unit="B",
+            unit_scale=True,
+            disable=None if progress and sys.stderr is not None else True,  # None: shown on terminals
+        )
+        with open(part, "ab" if offset else "wb") as file, bar:
             received = 0
             while chunk := _read(response):
                 file.write(chunk)
                 received += len(chunk)
-                progress.show(offset + received, None if expected is None else offset + expected)
+                bar.update(len(chunk))
     if expected is not None and received < expected:
         raise _TransientError(f"the connection ended after {received:,} of {expected:,} bytes")
 
@@ -331,25 +339,3 @@ def _read(response: IO[bytes]) -> bytes:
 def _describe(error: BaseException) -> str:
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     return str(reason) or type(reason).__name__
-
-
-class _Progress:
-    """One line on the error stream, for people only: nothing is shown where it is not a terminal."""
-
-    def __init__(self, name: str, is_wanted: bool) -> None:
-        self._name = name
-        self._is_shown = is_wanted and sys.stderr is not None and sys.stderr.isatty()
-        self._next = 0.0
-
-    def show(self, done: int, total: int | None) -> None:
-        now = time.monotonic()
-        if not self._is_shown or (now < self._next and done != total):
-            return
-        self._next = now + 0.2
-        rest = f" of {total / 1e6:.1f} MB ({done / total:.0%})" if total else " MB"
-        print(f"\r{self._name}: {done / 1e6:.1f}{rest}  ", end="", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        if self._is_shown and self._next:
-            print(file=sys.stderr)
-            self._next = 0.0

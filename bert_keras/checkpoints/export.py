@@ -25,6 +25,14 @@ CHECK_FILE = "bert_keras_check.safetensors"
 _CHECK_SEED = 20181011
 
 
+# What `transformers` calls the kinds of task.
+_PROBLEM_TYPES = {
+    "classification": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
+
+
 def save_huggingface(
     model: keras.Model,
     directory: str | Path,
@@ -47,14 +55,15 @@ def save_huggingface(
         directory: where to; it is made if need be. Files of the same names are replaced.
         text_encoder: whose tokenizer files are written too.
         task: the task to export, where the model has several: one file holds one.
-        labels: names of the task's classes, in the order of their ids.
+        labels: names of the task's classes, in the order of their ids; by default the task's own `labels`.
         model_type: `"bert"`, `"roberta"`, `"distilbert"`, `"electra"` or `"openai-gpt"`; by default the one
             that can express the encoder.
         verbose: 1 prints what was written and what was left out; 0 does not.
 
     Raises:
         ValueError: if no type can express the encoder (the message says why, for each type), it is not clear
-            which task is meant, or `labels` are not as many as classes.
+            which task is meant, the task has no class in `transformers` (a span, or a sentence read by a mean
+            or maximum), or `labels` are not as many as classes.
 
     Example:
 
@@ -85,8 +94,11 @@ def save_huggingface(
     config = config_to_json(model_type, encoder.config)
     config |= {"architectures": [architecture], "torch_dtype": "float32"}
     config |= _special_ids(text_encoder, encoder, config)
-    if kind in ("sentence", "token"):
-        config |= _label_names(labels, given["classifier"]["classifier/bias"].shape[0])
+    if task_name is not None:
+        chosen = next(each for each in model.tasks if each.name == task_name)
+        config |= _label_names(labels or chosen.labels, chosen.num_classes)
+        if kind == "sentence":
+            config["problem_type"] = _PROBLEM_TYPES[chosen.kind]
     # All that can be refused is refused before anything is written.
     files = {} if text_encoder is None else tokenizer_files(text_encoder, model_type)
     _write(Path(directory), model_type, encoder, variables, heads, kind, config)
@@ -171,6 +183,17 @@ def _kind(model: keras.Model, task: str | None) -> tuple[str, str | None]:
     chosen = tasks[task or own[0]]
     if chosen.name in ("lm", "is_next"):
         return chosen.name, None
+    if chosen.read_from != "token" or chosen.kind not in _PROBLEM_TYPES:
+        raise ValueError(
+            f"The task {chosen.name!r} cannot be written: `transformers` has no class for kind="
+            f"{chosen.kind!r} with read_from={chosen.read_from!r}. Sentence-level tasks must be read from a "
+            f"token and be one of {sorted(_PROBLEM_TYPES)}."
+        )
+    if chosen.is_token_level and chosen.kind != "classification":
+        raise ValueError(
+            f"The task {chosen.name!r} cannot be written: `transformers` tags tokens with one class each, "
+            f"and its kind is {chosen.kind!r}."
+        )
     return ("token" if chosen.is_token_level else "sentence"), chosen.name
 
 

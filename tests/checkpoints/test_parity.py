@@ -193,3 +193,25 @@ def test_what_no_type_can_express_is_said(tmp_path):
         save_huggingface(with_heads(made_here, "lm"), tmp_path / "x", task="no")
     with pytest.raises(ValueError, match=r"`labels` must be 3 names.*\['a'\]"):
         save_huggingface(with_heads(made_here, "token"), tmp_path / "x", labels=["a"])
+
+
+def test_kinds_of_sentence_level_tasks_and_their_names(tmp_path):
+    from bert_keras import create_transformer
+
+    encoder = create_transformer(47, 30, 23, 1, 5)
+    transformers = pytest.importorskip("transformers")
+    kinds = {"multi_label": "multi_label_classification", "regression": "regression"}
+    for kind, problem in kinds.items():
+        task = TaskMetadata("t", False, kind=kind, labels=("low", "high"))
+        save_huggingface(MultiTaskModel(encoder, [task]), tmp_path / kind, verbose=0)
+        theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / kind)
+        assert theirs.config.problem_type == problem
+        assert theirs.config.id2label == {0: "low", 1: "high"}
+    for arguments in (dict(kind="span"), dict(num_classes=2, read_from="mean")):
+        model = MultiTaskModel(encoder, [TaskMetadata("t", False, **arguments)])
+        with pytest.raises(ValueError, match="task 't' cannot be written: `transformers` has no class for"):
+            save_huggingface(model, tmp_path / "x")
+    model = MultiTaskModel(encoder, [TaskMetadata("t", True, kind="regression")])
+    with pytest.raises(ValueError, match="one class each, and its kind is 'regression'"):
+        save_huggingface(model, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
