@@ -219,15 +219,8 @@ def lm_generator(
     Source: Devlin et al., 2018, "BERT", appendix A, and create_pretraining_data.py of google-research/bert:
     15 % of the tokens are chosen; 80 % of them are masked, 10 % replaced and 10 % left. So are they here.
     """
-    num_special = 2 if use_single_sentence else 3
     _check_size("batch_size", batch_size, 1)
-    _check_size("max_len", max_len, 3 if use_single_sentence else 5)
-    if min_len is not None:
-        _check_size("min_len", min_len, 0)
-        if min_len > max_len:
-            raise ValueError(
-                f"`min_len` must be at most `max_len`. Received: min_len={min_len}, max_len={max_len}"
-            )
+    _check_lengths(min_len, max_len, 3 if use_single_sentence else 5)
     if not 0 <= operator.index(seed) < 2**64:
         raise ValueError(f"`seed` must be from 0 to 2**64 - 1. Received: seed={seed}")
     check_probability("mismatch_prob", mismatch_prob)
@@ -240,24 +233,17 @@ def lm_generator(
     prepared = (
         corpus if isinstance(corpus, Corpus) else Corpus.prepare(text_encoder, corpus, cache_dir=cache_dir)
     )
-    if prepared.fingerprint != text_encoder.fingerprint:
-        raise ValueError(
-            f"`corpus` was prepared by another text encoder (vocab_size={prepared.vocab_size}, fingerprint "
-            f"{prepared.fingerprint[:12]}) than `text_encoder` (vocab_size={text_encoder.vocab_size}, "
-            "fingerprint "
-            f"{text_encoder.fingerprint[:12]}). Prepare the text again with this one."
-        )
-    capacity = max_len - num_special
-    min_tokens = max(1, (min_len or 0) - num_special)
+    _check_fingerprint(prepared, text_encoder)
+    num_special = 2 if use_single_sentence else 3
+    capacity, min_tokens = max_len - num_special, max(1, (min_len or 0) - num_special)
+    mismatch = None if use_single_sentence else mismatch_prob
     plan: Plan
     if fill:
-        plan = ChunkPlan(
-            prepared, capacity, min_tokens, short_prob, None if use_single_sentence else mismatch_prob
-        )
-    elif use_single_sentence:
+        plan = ChunkPlan(prepared, capacity, min_tokens, short_prob, mismatch)
+    elif mismatch is None:
         plan = SentencePlan(prepared, capacity, min_tokens)
     else:
-        plan = SentencePairPlan(prepared, capacity, min_tokens, mismatch_prob)
+        plan = SentencePairPlan(prepared, capacity, min_tokens, mismatch)
     return LMGenerator(
         text_encoder,
         prepared,
@@ -268,6 +254,27 @@ def lm_generator(
         whole_word,
         seed,
         label_function,
+    )
+
+
+def _check_lengths(min_len: int | None, max_len: int, least: int) -> None:
+    _check_size("max_len", max_len, least)
+    if min_len is None:
+        return
+    _check_size("min_len", min_len, 0)
+    if min_len > max_len:
+        raise ValueError(
+            f"`min_len` must be at most `max_len`. Received: min_len={min_len}, max_len={max_len}"
+        )
+
+
+def _check_fingerprint(corpus: Corpus, text_encoder: TextEncoder) -> None:
+    if corpus.fingerprint == text_encoder.fingerprint:
+        return
+    raise ValueError(
+        f"`corpus` was prepared by another text encoder (vocab_size={corpus.vocab_size}, fingerprint "
+        f"{corpus.fingerprint[:12]}) than `text_encoder` (vocab_size={text_encoder.vocab_size}, fingerprint "
+        f"{text_encoder.fingerprint[:12]}). Prepare the text again with this one."
     )
 
 
