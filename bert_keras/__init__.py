@@ -37,12 +37,14 @@ if TYPE_CHECKING:
     from bert_keras.text import SentencePieceTextEncoder as SentencePieceTextEncoder
     from bert_keras.text import TextEncoder as TextEncoder
     from bert_keras.text import load_text_encoder as load_text_encoder
+    from bert_keras.text import split_words as split_words
     from bert_keras.training import MultiTaskModel as MultiTaskModel
     from bert_keras.training import create_optimizer as create_optimizer
     from bert_keras.training import encoder_arrays as encoder_arrays
     from bert_keras.training import evaluate_model as evaluate_model
     from bert_keras.training import extend_vocabulary as extend_vocabulary
     from bert_keras.training import load_model as load_model
+    from bert_keras.training import predict as predict
     from bert_keras.training import train_model as train_model
 
 _HOMES = {
@@ -54,6 +56,7 @@ _HOMES = {
         "SentencePieceTextEncoder",
         "TextEncoder",
         "load_text_encoder",
+        "split_words",
     ),
     "bert_keras.data": (
         "Corpus",
@@ -83,6 +86,7 @@ _HOMES = {
         "evaluate_model",
         "extend_vocabulary",
         "load_model",
+        "predict",
         "train_model",
     ),
 }

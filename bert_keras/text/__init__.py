@@ -7,6 +7,7 @@ from bert_keras.text.files import list_files, read_line_batches, read_lines
 from bert_keras.text.openai_encoder import OpenAITextEncoder
 from bert_keras.text.published import load_text_encoder, save_tokenizer_files
 from bert_keras.text.sentencepiece_encoder import SentencePieceTextEncoder
+from bert_keras.text.words import split_words
 
 __all__ = [
     "BERTTextEncoder",
@@ -19,4 +20,5 @@ __all__ = [
     "load_text_encoder",
     "read_lines",
     "save_tokenizer_files",
+    "split_words",
 ]

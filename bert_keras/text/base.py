@@ -11,8 +11,10 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
+from bert_keras.text.checks import check_text, check_texts
 from bert_keras.text.chunks import CHUNK_CHARACTERS, concatenate_flat, join_ids, text_chunks
-from bert_keras.text.files import write_atomic
+from bert_keras.text.files import read_json_object, write_atomic
+from bert_keras.text.offsets import Spans, align, chunk_spans, shifted
 
 FILE_NAME = "text_encoder.json"
 _FORMAT = 1
@@ -97,9 +99,7 @@ class TextEncoder(abc.ABC):
             ValueError: the text holds a lone surrogate; the message names it and its position.
             TypeError: not a string.
         """
-        if not isinstance(text, str):
-            raise TypeError(f"text: expected a string, got {text!r} ({type(text).__name__}).")
-        return self.encode_batch([text])[0]
+        return self.encode_batch([check_text(text)])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` for many texts at once, on all cores.
@@ -162,6 +162,48 @@ class TextEncoder(abc.ABC):
         """
         pieces = self.encode_batch(words)
         return list(chain.from_iterable(pieces)), [i for i, piece in enumerate(pieces) for _ in piece]
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], Spans]:
+        """`encode`, and for each id the characters that it stands for.
+
+        Args:
+            text: as in `encode`.
+
+        Returns:
+            The ids, and for each of them start and end in `text`: `text[start:end]` is the piece as it is
+            written there, without white space around it. Starts never fall. Pieces of one character share its
+            span; what no piece stands for (stripped marks, control characters) belongs to the one before.
+
+        Raises:
+            ValueError: the text holds a lone surrogate.
+            TypeError: not a string.
+
+        Example:
+            >>> text_encoder.encode_with_offsets("Déjà vu")[1]  # doctest: +SKIP
+            [(0, 4), (5, 7)]
+        """
+        return self.encode_batch_with_offsets([check_text(text)])[0]
+
+    def encode_batch_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], Spans]]:
+        """`encode_with_offsets` for many texts. Errors are those of `encode_batch`."""
+        all_ids = self.encode_batch(texts)
+        parts = [chunk_spans(text) for text in texts]
+        chunks = [text[a:b] for text, spans in zip(texts, parts, strict=True) for a, b in spans]
+        ids_of_chunks = iter(self.encode_batch(chunks))
+        results = []
+        for text, ids, spans in zip(texts, all_ids, parts, strict=True):
+            pieces = [next(ids_of_chunks) for _ in spans]
+            if list(chain.from_iterable(pieces)) != ids:  # white space is not what separates here
+                spans, pieces = [(0, len(text))], [ids]
+            offsets: Spans = []
+            for (start, end), some in zip(spans, pieces, strict=True):
+                offsets += shifted(align(text[start:end], [self._surface(i) for i in some]), start)
+            results.append((ids, offsets))
+        return results
+
+    def _surface(self, token_id: int) -> str | None:
+        """What a piece says, without marks of its place in a word; None if unknown."""
+        return None if token_id == self.unk_id else self._tokens[token_id]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text that the ids stand for, as near to the original as the vocabulary permits.
@@ -339,34 +381,9 @@ class TextEncoder(abc.ABC):
         self._ends[special] = True
 
 
-def check_texts(texts: Sequence[str], argument: str = "texts") -> None:
-    """Raises the error that says which text cannot be encoded, and why; returns if all of them can.
-
-    The tokenizer libraries refuse such texts by themselves, so this is called only to explain a failure.
-    """
-    if isinstance(texts, str):
-        raise TypeError(
-            f"{argument}: expected a sequence of strings, got one string. Pass [text], or use encode()."
-        )
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"{argument}[{i}]: expected a string, got {text!r} ({type(text).__name__}).")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"{argument}[{i}]: character {error.start} is the lone surrogate "
-                f"U+{ord(text[error.start]):04X}, which is not Unicode text. Decode the text anew, or "
-                "replace the character, for example with text.encode('utf-8', 'replace').decode('utf-8')."
-            ) from error
-
-
 def _read_saved(path: Path) -> tuple[str, dict[str, Any]]:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} is not a saved text encoder, or it is damaged: {error}.") from error
-    if not isinstance(content, dict) or not isinstance(content.get("state"), dict) or "kind" not in content:
+    content = read_json_object(path)
+    if not isinstance(content.get("state"), dict) or "kind" not in content:
         raise ValueError(f"{str(path)!r} is not a saved text encoder.")
     if content.get("format") != _FORMAT:
         raise ValueError(f"{str(path)!r} has format {content.get('format')!r}, expected {_FORMAT}.")

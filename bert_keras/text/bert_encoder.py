@@ -12,8 +12,9 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer as RustNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, CharDelimiterSplit
 
-from bert_keras.text.base import TextEncoder, check_texts
+from bert_keras.text.base import TextEncoder
 from bert_keras.text.bert_normalizer import BertNormalizer
+from bert_keras.text.checks import check_texts
 from bert_keras.text.chunks import CHUNK_CHARACTERS, text_chunks
 from bert_keras.text.files import Source, read_lines, write_atomic
 from bert_keras.text.sampling import sample_sentences
@@ -189,6 +190,10 @@ class BERTTextEncoder(TextEncoder):
         for (i, _), ids in zip(pieces, chain.from_iterable(encoded), strict=True):
             results[i] += ids
         return results
+
+    def _surface(self, token_id: int) -> str | None:
+        surface = super()._surface(token_id)
+        return surface if surface is None or len(surface) < 3 else surface.removeprefix("##")
 
     def _decode(self, ids: list[int]) -> str:
         """Joins pieces to words, punctuation to its word, and Chinese characters to each other."""

@@ -12,11 +12,16 @@ from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from bert_keras.text.base import TextEncoder, check_texts
+from bert_keras.text.base import TextEncoder
+from bert_keras.text.checks import check_texts
 from bert_keras.text.files import read_json, read_lines
+from bert_keras.text.offsets import Spans, byte_spans
 
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _WHITE_SPACE = r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+_PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that are written as themselves
+_BYTE_OF = {chr(byte): byte for byte in _PRINTED}
+_BYTE_OF |= {chr(256 + i): byte for i, byte in enumerate(b for b in range(256) if b not in _PRINTED)}
 _SPACES = tuple(chr(256 + byte) for byte in range(33))  # bytes 0 to 32, as this scheme writes them
 
 
@@ -147,6 +152,18 @@ class ByteLevelBPETextEncoder(TextEncoder):
         spaced = [f" {word}" if i else word for i, word in enumerate(words)]
         pieces = self.encode_batch([word if word.strip() else "" for word in spaced])
         return list(chain.from_iterable(pieces)), [i for i, piece in enumerate(pieces) for _ in piece]
+
+    def encode_batch_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], Spans]]:
+        return [
+            (ids, byte_spans(text, [self._bytes(i) for i in ids]))
+            for text, ids in zip(texts, self.encode_batch(texts), strict=True)
+        ]
+
+    def _bytes(self, token_id: int) -> bytes:
+        """What a piece stands for: nothing is normalised here."""
+        if token_id >= self.vocab_size - len(self._words):
+            return f" {self._tokens[token_id][1:]}".encode()
+        return bytes(_BYTE_OF[character] for character in self._tokens[token_id])
 
     def _decode(self, ids: list[int]) -> str:
         text: str = self._decoder.decode([self._tokens[i] for i in ids])

@@ -8,7 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from bert_keras.text.base import TextEncoder, check_texts
+from bert_keras.text.base import TextEncoder
+from bert_keras.text.checks import check_texts
 from bert_keras.text.chunks import concatenate_flat, text_chunks
 from bert_keras.text.files import read_lines
 from bert_keras.text.openai_pool import OpenAIPool
@@ -145,6 +146,10 @@ class OpenAITextEncoder(TextEncoder):
         if self._pool is not None:
             self._pool.close()
             self._pool = None
+
+    def _surface(self, token_id: int) -> str | None:
+        surface = super()._surface(token_id)
+        return None if surface is None else surface.removesuffix(_END)
 
     def _decode(self, ids: list[int]) -> str:
         text = "".join(self._tokens[i] for i in ids).replace(_END, " ")

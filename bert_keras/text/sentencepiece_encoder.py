@@ -10,7 +10,8 @@ from typing import Any, Literal, Self, get_args
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
-from bert_keras.text.base import TextEncoder, check_texts
+from bert_keras.text.base import TextEncoder
+from bert_keras.text.checks import check_texts
 from bert_keras.text.files import Source, write_atomic
 from bert_keras.text.sampling import sample_sentences
 
@@ -181,6 +182,12 @@ class SentencePieceTextEncoder(TextEncoder):
 
     def _encode_chunk(self, texts: Sequence[str]) -> list[list[int]]:
         return self._processor.encode(list(texts), out_type=int, num_threads=-1)
+
+    def _surface(self, token_id: int) -> str | None:
+        if token_id < self._processor.get_piece_size() and self._processor.is_byte(token_id):
+            return None
+        surface = super()._surface(token_id)
+        return None if surface is None else surface.replace(_SPACE, "")
 
     def _decode(self, ids: list[int]) -> str:
         return self._processor.decode(ids)

@@ -5,18 +5,23 @@ from bert_keras.training.feed import TaskFeed, encoder_arrays, training_arrays
 from bert_keras.training.loading import load_model
 from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.optimizers import WarmupDecay, create_optimizer
+from bert_keras.training.prediction import LabelPrediction, SpanPrediction, WordPrediction, predict
 from bert_keras.training.train import train_model
 from bert_keras.training.vocabulary import extend_vocabulary
 
 __all__ = [
+    "LabelPrediction",
     "MultiTaskModel",
+    "SpanPrediction",
     "TaskFeed",
     "WarmupDecay",
+    "WordPrediction",
     "create_optimizer",
     "encoder_arrays",
     "evaluate_model",
     "extend_vocabulary",
     "load_model",
+    "predict",
     "train_model",
     "training_arrays",
 ]
