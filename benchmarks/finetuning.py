@@ -79,6 +79,7 @@ def main() -> None:
     command.add_argument("--learning-rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3])
     command.add_argument("--dropout", type=float, default=0.1, help="of the heads and of the encoder")
     command.add_argument("--dtype", default="float32")
+    command.add_argument("--read-from", default="mean", choices=["token", "mean", "max"])
     options = command.parse_args()
     if options.smoke:
         options.examples, options.tuning, options.epochs, options.seeds, options.learning_rates = (
@@ -103,7 +104,7 @@ def main() -> None:
     dev = [sentence for name in TASKS for sentence in sources[name][1]][:: 50 if options.smoke else 1]
     schedule = TaskWeightScheduler(active_in_pretrain=False, active_in_finetune=True)
     tasks = [
-        TaskMetadata("sentiment", False, 2, options.dropout, schedule),
+        TaskMetadata("sentiment", False, 2, options.dropout, schedule, read_from=options.read_from),
         TaskMetadata("pos", True, len(tags), options.dropout, schedule),
     ]
     saved = load_model(options.weights).encoder

@@ -14,7 +14,7 @@ import numpy as np
 from bert_keras.text.checks import check_text, check_texts
 from bert_keras.text.chunks import CHUNK_CHARACTERS, concatenate_flat, join_ids, text_chunks
 from bert_keras.text.files import read_json_object, write_atomic
-from bert_keras.text.offsets import Spans, align, chunk_spans, shifted
+from bert_keras.text.offsets import Spans, align_parts, chunk_spans
 
 FILE_NAME = "text_encoder.json"
 _FORMAT = 1
@@ -195,10 +195,8 @@ class TextEncoder(abc.ABC):
             pieces = [next(ids_of_chunks) for _ in spans]
             if list(chain.from_iterable(pieces)) != ids:  # white space is not what separates here
                 spans, pieces = [(0, len(text))], [ids]
-            offsets: Spans = []
-            for (start, end), some in zip(spans, pieces, strict=True):
-                offsets += shifted(align(text[start:end], [self._surface(i) for i in some]), start)
-            results.append((ids, offsets))
+            surfaces = [[self._surface(i) for i in some] for some in pieces]
+            results.append((ids, align_parts(text, spans, surfaces)))
         return results
 
     def _surface(self, token_id: int) -> str | None:

@@ -77,9 +77,13 @@ def chunk_spans(text: str) -> Spans:
     return [match.span() for match in _CHUNK.finditer(text)]
 
 
-def shifted(spans: Spans, by: int) -> Spans:
-    """Return spans further on in a text."""
-    return [(start + by, end + by) for start, end in spans]
+def align_parts(text: str, spans: Spans, surfaces: Sequence[Sequence[str | None]]) -> Spans:
+    """Return `align` for the pieces of each part of a text, as spans of the whole."""
+    return [
+        (start + first, start + last)
+        for (start, end), some in zip(spans, surfaces, strict=True)
+        for first, last in align(text[start:end], some)
+    ]
 
 
 def _find(keys: str, key: str, start: int, end: int) -> int:
