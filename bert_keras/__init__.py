@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from bert_keras.encoders import TRANSFORMER_SIZES as TRANSFORMER_SIZES
     from bert_keras.encoders import create_transformer as create_transformer
     from bert_keras.encoders import encoder_inputs as encoder_inputs
+    from bert_keras.schedules import CosineSchedule as CosineSchedule
+    from bert_keras.schedules import LinearSchedule as LinearSchedule
+    from bert_keras.schedules import SwitchSchedule as SwitchSchedule
+    from bert_keras.schedules import TaskWeightScheduler as TaskWeightScheduler
     from bert_keras.tasks import TaskMetadata as TaskMetadata
-    from bert_keras.tasks import TaskWeightScheduler as TaskWeightScheduler
     from bert_keras.text import BERTTextEncoder as BERTTextEncoder
     from bert_keras.text import ByteLevelBPETextEncoder as ByteLevelBPETextEncoder
     from bert_keras.text import OpenAITextEncoder as OpenAITextEncoder
@@ -48,7 +51,8 @@ if TYPE_CHECKING:
     from bert_keras.training import train_model as train_model
 
 _HOMES = {
-    "bert_keras.tasks": ("TaskMetadata", "TaskWeightScheduler"),
+    "bert_keras.schedules": ("CosineSchedule", "LinearSchedule", "SwitchSchedule", "TaskWeightScheduler"),
+    "bert_keras.tasks": ("TaskMetadata",),
     "bert_keras.text": (
         "BERTTextEncoder",
         "ByteLevelBPETextEncoder",

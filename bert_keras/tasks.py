@@ -1,4 +1,4 @@
-"""What is to be learned, and when: task descriptions and the weights of their losses. No arrays, no Keras."""
+"""What is to be learned: task descriptions. No arrays, no Keras."""
 
 from __future__ import annotations
 
@@ -6,82 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from bert_keras.schedules import TaskWeightScheduler, schedule_from_config, schedule_to_config
+
 LM_TASK = "lm"
 IS_NEXT_TASK = "is_next"
 TASK_KINDS = ("classification", "multi_label", "regression", "span")
-
-
-class TaskWeightScheduler:
-    """The weight of one task's loss at every step of training.
-
-    Subclass it and override `get` for a schedule of your own. `get` is called in plain Python once for each
-    batch while the batch is prepared, a few steps before it is trained on, so it should depend on its
-    arguments alone; its value takes effect in exactly that step on every backend.
-
-    Args:
-        active_in_pretrain: whether the task is trained during pretraining. An active task needs labels in the
-            batches.
-        active_in_finetune: whether the task is trained during fine-tuning.
-        pretrain_value: weight of the task's loss during pretraining, if active there.
-        finetune_value: weight of the task's loss during fine-tuning, if active there.
-
-    Raises:
-        ValueError: if a weight is negative or not finite.
-
-    Example:
-
-    ```python
-    class FadeOut(TaskWeightScheduler):
-        def get(self, is_pretrain, step):
-            return max(0.0, 1.0 - step / 1000)
-
-    lm_schedule = FadeOut(active_in_pretrain=True, active_in_finetune=True)
-    lm_schedule.get(is_pretrain=True, step=250)  # 0.75
-    ```
-    """
-
-    def __init__(
-        self,
-        active_in_pretrain: bool,
-        active_in_finetune: bool,
-        pretrain_value: float = 1.0,
-        finetune_value: float = 1.0,
-    ) -> None:
-        self.active_in_pretrain = bool(active_in_pretrain)
-        self.active_in_finetune = bool(active_in_finetune)
-        self.pretrain_value = _checked_weight("pretrain_value", pretrain_value)
-        self.finetune_value = _checked_weight("finetune_value", finetune_value)
-
-    def get(self, is_pretrain: bool, step: int) -> float:
-        """Return the weight of the task's loss.
-
-        Args:
-            is_pretrain: True during pretraining, False during fine-tuning.
-            step: number of batches trained before this one in the same phase, from 0, counted over all
-                epochs.
-        """
-        if is_pretrain:
-            return self.pretrain_value if self.active_in_pretrain else 0.0
-        return self.finetune_value if self.active_in_finetune else 0.0
-
-    def is_active(self, is_pretrain: bool) -> bool:
-        """Return whether the task is trained in the phase."""
-        return self.active_in_pretrain if is_pretrain else self.active_in_finetune
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, as they are written beside saved weights."""
-        return {
-            "active_in_pretrain": self.active_in_pretrain,
-            "active_in_finetune": self.active_in_finetune,
-            "pretrain_value": self.pretrain_value,
-            "finetune_value": self.finetune_value,
-        }
-
-    def __repr__(self) -> str:
-        arguments = ", ".join(
-            f"{name}={value!r}" for name, value in TaskWeightScheduler.get_config(self).items()
-        )
-        return f"{type(self).__name__}({arguments})"
 
 
 def _always_active() -> TaskWeightScheduler:
@@ -222,7 +151,7 @@ class TaskMetadata:
             "is_token_level": bool(self.is_token_level),
             "num_classes": int(self.num_classes),
             "dropout": float(self.dropout),
-            "weight_scheduler": TaskWeightScheduler.get_config(self.weight_scheduler),
+            "weight_scheduler": schedule_to_config(self.weight_scheduler),
             "kind": self.kind,
             "read_from": self.read_from,
             "labels": None if self.labels is None else list(self.labels),
@@ -234,7 +163,7 @@ class TaskMetadata:
     def from_config(cls, config: dict[str, Any]) -> TaskMetadata:
         """Rebuild a task from `get_config`. A schedule of your own class comes back as its plain base."""
         config = dict(config)
-        return cls(weight_scheduler=TaskWeightScheduler(**config.pop("weight_scheduler")), **config)
+        return cls(weight_scheduler=schedule_from_config(config.pop("weight_scheduler")), **config)
 
 
 def check_tasks(tasks: Iterable[TaskMetadata]) -> list[TaskMetadata]:
@@ -254,10 +183,3 @@ def check_tasks(tasks: Iterable[TaskMetadata]) -> list[TaskMetadata]:
     if twice:
         raise ValueError(f"Task names must differ. Received more than once: {twice} in {names}")
     return tasks
-
-
-def _checked_weight(name: str, value: float) -> float:
-    value = float(value)
-    if not 0.0 <= value < float("inf"):
-        raise ValueError(f"`{name}` must be a finite number of at least 0. Received: {name}={value}")
-    return value

@@ -10,7 +10,7 @@ import pytest
 import bert_keras
 
 ROOT = Path(bert_keras.__file__).parent
-ORDER = ["version", "tasks", "text", "data", "encoders", "checkpoints", "training", "__main__"]
+ORDER = ["version", "schedules", "tasks", "text", "data", "encoders", "checkpoints", "training", "__main__"]
 
 
 def sources():
