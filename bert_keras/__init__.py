@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bert_keras.data import TokenTaskData as TokenTaskData
     from bert_keras.data import labelled_generator as labelled_generator
     from bert_keras.data import lm_generator as lm_generator
+    from bert_keras.data import mixed_generator as mixed_generator
     from bert_keras.data import sentence_from_text as sentence_from_text
     from bert_keras.data import sentence_from_words as sentence_from_words
     from bert_keras.encoders import TRANSFORMER_SIZES as TRANSFORMER_SIZES
@@ -71,6 +72,7 @@ _HOMES = {
         "TokenTaskData",
         "labelled_generator",
         "lm_generator",
+        "mixed_generator",
         "sentence_from_text",
         "sentence_from_words",
     ),

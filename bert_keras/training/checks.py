@@ -155,7 +155,9 @@ def check_causality(batch: SentenceBatch, encoder: keras.Model, tasks: Iterable[
         ValueError: if the `lm` labels are the tokens that follow and a later token changes an earlier hidden
             state.
     """
-    if all(task.name != LM_TASK for task in tasks) or not _has_next_token_labels(batch):
+    if all(task.name != LM_TASK for task in tasks) or LM_TASK not in batch.token_classification:
+        return
+    if not _has_next_token_labels(batch):
         return
     if not encoder_facts(encoder).is_causal and _sees_future(encoder, batch):
         raise ValueError(

@@ -161,7 +161,9 @@ class _Phase:
         facts = encoder_facts(model.encoder)
         self.feed = TaskFeed(generator, self.tasks, facts, self._weight, None, f"{name}_generator")
         _check_vocabulary(generator, facts.vocab_size, f"{name}_generator")
-        check_causality(self.feed.batch(0), model.encoder, self.tasks)
+        first = [source[0] for source in getattr(generator, "sources", {}).values()]
+        for batch in first or [self.feed.batch(0)]:
+            check_causality(batch, model.encoder, self.tasks)
         self.validation = None
         if validation[0] is not None:
             length = feed_length(*validation, "validation_steps")
