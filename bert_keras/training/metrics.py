@@ -134,7 +134,7 @@ def _measured(task: TaskMetadata, logits: Any, targets: Any) -> Any:
 
 
 def _set_counts(logits: Any, targets: Any, labelled: Any) -> tuple[Any, Any, Any]:
-    said = ops.cast(ops.greater(logits, 0), "float32")
+    said = ops.cast(ops.greater_equal(logits, 0), "float32")
     applies = ops.cast(ops.greater_equal(targets, 0), "float32") * labelled[:, None]
     hits = ops.sum(ops.take_along_axis(said, ops.maximum(targets, 0), axis=-1) * applies)
     return hits, ops.sum(ops.sum(said, axis=-1) * labelled), ops.sum(applies)

