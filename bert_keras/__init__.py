@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from bert_keras.data import mixed_generator as mixed_generator
     from bert_keras.data import sentence_from_text as sentence_from_text
     from bert_keras.data import sentence_from_words as sentence_from_words
+    from bert_keras.encoders import TEXT_CNN_SIZES as TEXT_CNN_SIZES
     from bert_keras.encoders import TRANSFORMER_SIZES as TRANSFORMER_SIZES
+    from bert_keras.encoders import create_lstm as create_lstm
+    from bert_keras.encoders import create_qrnn as create_qrnn
+    from bert_keras.encoders import create_text_cnn as create_text_cnn
     from bert_keras.encoders import create_transformer as create_transformer
     from bert_keras.encoders import encoder_inputs as encoder_inputs
     from bert_keras.schedules import CosineSchedule as CosineSchedule
@@ -76,7 +80,15 @@ _HOMES = {
         "sentence_from_text",
         "sentence_from_words",
     ),
-    "bert_keras.encoders": ("TRANSFORMER_SIZES", "create_transformer", "encoder_inputs"),
+    "bert_keras.encoders": (
+        "TEXT_CNN_SIZES",
+        "TRANSFORMER_SIZES",
+        "create_lstm",
+        "create_qrnn",
+        "create_text_cnn",
+        "create_transformer",
+        "encoder_inputs",
+    ),
     "bert_keras.checkpoints": (
         "load_bert",
         "load_huggingface",

@@ -45,6 +45,8 @@ class Transformer(keras.Model):
         dtype: dtype policy; by default Keras' global one.
     """
 
+    supports_packing = True
+
     def __init__(
         self,
         config: TransformerConfig,
