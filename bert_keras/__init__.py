@@ -17,14 +17,23 @@ if TYPE_CHECKING:
     from bert_keras.checkpoints import save_huggingface as save_huggingface
     from bert_keras.checkpoints import verify as verify
     from bert_keras.data import Corpus as Corpus
+    from bert_keras.data import Example as Example
     from bert_keras.data import Sentence as Sentence
     from bert_keras.data import SentenceBatch as SentenceBatch
     from bert_keras.data import SentenceTaskData as SentenceTaskData
     from bert_keras.data import TaskDataBatch as TaskDataBatch
     from bert_keras.data import TokenTaskData as TokenTaskData
+    from bert_keras.data import encode_examples as encode_examples
+    from bert_keras.data import label_names as label_names
     from bert_keras.data import labelled_generator as labelled_generator
     from bert_keras.data import lm_generator as lm_generator
     from bert_keras.data import mixed_generator as mixed_generator
+    from bert_keras.data import read_conll as read_conll
+    from bert_keras.data import read_delimited as read_delimited
+    from bert_keras.data import read_fasttext as read_fasttext
+    from bert_keras.data import read_jsonl as read_jsonl
+    from bert_keras.data import read_records as read_records
+    from bert_keras.data import read_squad as read_squad
     from bert_keras.data import sentence_from_text as sentence_from_text
     from bert_keras.data import sentence_from_words as sentence_from_words
     from bert_keras.encoders import TEXT_CNN_SIZES as TEXT_CNN_SIZES
@@ -69,14 +78,23 @@ _HOMES = {
     ),
     "bert_keras.data": (
         "Corpus",
+        "Example",
         "Sentence",
         "SentenceBatch",
         "SentenceTaskData",
         "TaskDataBatch",
         "TokenTaskData",
+        "encode_examples",
+        "label_names",
         "labelled_generator",
         "lm_generator",
         "mixed_generator",
+        "read_conll",
+        "read_delimited",
+        "read_fasttext",
+        "read_jsonl",
+        "read_records",
+        "read_squad",
         "sentence_from_text",
         "sentence_from_words",
     ),

@@ -9,12 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from bert_keras.tasks import IS_NEXT_TASK, LM_TASK, TaskMetadata
-from bert_keras.text import TextEncoder, split_words
-from bert_keras.training.checks import encoder_facts
-from bert_keras.training.feed import training_arrays
-from bert_keras.training.model import MultiTaskModel
-from bert_keras.training.rows import (
+from bert_keras.data.rows import (
     LONG_TEXTS,
     Row,
     Spans,
@@ -26,6 +21,11 @@ from bert_keras.training.rows import (
     word_pieces,
     words_of,
 )
+from bert_keras.tasks import IS_NEXT_TASK, LM_TASK, TaskMetadata
+from bert_keras.text import TextEncoder, split_words
+from bert_keras.training.checks import encoder_facts
+from bert_keras.training.feed import training_arrays
+from bert_keras.training.model import MultiTaskModel
 
 _TEXTS_AT_ONCE = 32  # batches whose texts are held in memory and sorted by length
 

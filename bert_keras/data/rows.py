@@ -1,4 +1,4 @@
-"""From raw texts to the rows that a model predicts on, with the way back to words and characters."""
+"""From raw texts to rows, in windows where they are long, with the way back to words and characters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from bert_keras.data import SentenceBatch, TaskDataBatch
+from bert_keras.data.sentence import SentenceBatch, TaskDataBatch
 from bert_keras.tasks import TaskMetadata
 from bert_keras.text import TextEncoder
 
@@ -56,8 +56,10 @@ class Row(NamedTuple):
         return len(self.tokens) - len(self.pieces.head) - 1
 
     def first_pieces(self) -> list[tuple[int, int]]:
-        """Return column and word number of every word that begins in the window."""
-        words, first = self.pieces.word_of or [], len(self.pieces.head) - self.start
+        """Return column and number of every word that begins in the window; none where words are unknown."""
+        words, first = self.pieces.word_of, len(self.pieces.head) - self.start
+        if words is None:
+            return []
         return [
             (first + i, words[i])
             for i in range(self.start, self.start + self.num_pieces)
