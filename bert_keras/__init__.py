@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from bert_keras.text import load_text_encoder as load_text_encoder
     from bert_keras.text import split_words as split_words
     from bert_keras.training import MultiTaskModel as MultiTaskModel
+    from bert_keras.training import compare_pretraining as compare_pretraining
     from bert_keras.training import create_optimizer as create_optimizer
     from bert_keras.training import encoder_arrays as encoder_arrays
     from bert_keras.training import evaluate_model as evaluate_model
@@ -117,6 +118,7 @@ _HOMES = {
     ),
     "bert_keras.training": (
         "MultiTaskModel",
+        "compare_pretraining",
         "create_optimizer",
         "encoder_arrays",
         "evaluate_model",

@@ -1,5 +1,6 @@
 """Encoder and tasks to a trained model."""
 
+from bert_keras.training.comparison import Comparison, ComparisonRow, compare_pretraining
 from bert_keras.training.evaluation import evaluate_model
 from bert_keras.training.feed import TaskFeed, encoder_arrays, training_arrays
 from bert_keras.training.loading import load_model
@@ -10,12 +11,15 @@ from bert_keras.training.train import train_model
 from bert_keras.training.vocabulary import extend_vocabulary
 
 __all__ = [
+    "Comparison",
+    "ComparisonRow",
     "LabelPrediction",
     "MultiTaskModel",
     "SpanPrediction",
     "TaskFeed",
     "WarmupDecay",
     "WordPrediction",
+    "compare_pretraining",
     "create_optimizer",
     "encoder_arrays",
     "evaluate_model",
