@@ -70,14 +70,15 @@ def _lines(source: Source) -> Iterable[str]:
 
 
 def _are_paths(items: list[str | Path] | tuple[str | Path, ...]) -> bool:
-    """A `Path` is a file, and so is a string that names one; one such among lines is a mistake."""
+    """A `Path` is a file, and so is a string that names one; one such among lines is a mistake. (A folder is
+    none: a line may be "." or "/".)"""
     if any(isinstance(item, os.PathLike) for item in items):
         return True
     found = [isinstance(item, str) and 0 < len(item) < 1024 and _exists(item) for item in items]
-    if any(found) and not all(found):
+    files = [item for item, is_there in zip(items, found, strict=True) if is_there and os.path.isfile(item)]
+    if files and not all(found):
         raise FileNotFoundError(
-            f"source: {items[found.index(True)]!r} is a file, but there is no file "
-            f"{items[found.index(False)]!r}."
+            f"source: {files[0]!r} is a file, but there is no file {items[found.index(False)]!r}."
         )
     return bool(found) and all(found)
 

@@ -209,3 +209,8 @@ def test_files_that_are_no_model(tmp_path, text_encoders):
             SentencePieceTextEncoder(path)
     with pytest.raises(FileNotFoundError, match="missing.model"):
         SentencePieceTextEncoder(tmp_path / "missing.model")
+
+
+def test_lines_that_name_folders_are_lines():
+    lines = ["a bird in the hand", ".", "/", ".."] * 9
+    assert SentencePieceTextEncoder.train(lines, vocab_size=18).encode(".")
