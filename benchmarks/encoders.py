@@ -1,14 +1,15 @@
 """LSTM, QRNN, TextCNN and a small transformer: pretrained alike, then fine-tuned alike.
 
-    BERT_KERAS_DATA=... python benchmarks/encoders.py [--encoders lstm qrnn] [--runs FILE] [--work FOLDER]
+    BERT_KERAS_DATA=... python -m benchmarks.encoders [--encoders lstm qrnn] [--runs FILE] [--work FOLDER]
 
-Each encoder is 256 wide and is pretrained by masked language modelling on the novels of `gutenberg/`, with
-the same batches (32 rows of 128 tokens, consecutive sentences), steps, optimizer and learning rates to choose
-from (the one with the lowest loss after a tenth of the steps, on masked rows of two other novels, is trained
-to the end). Then sentiment (`sst2`) and part-of-speech tags (`ud-ewt`) are fine-tuned together in one run,
-from the pretrained weights and from scratch, with the same examples, steps and learning rates to choose from:
-the one with the best mean accuracy, with the first seed, on 500 examples of each task held out for it. The
-figures are accuracies on the development data, mean and standard deviation over seeds.
+Each encoder is 256 wide and is pretrained by masked language modelling on the novels of `gutenberg/`,
+with the same batches (32 rows of 128 tokens, consecutive sentences), steps, optimizer and learning rates
+to choose from (the one with the lowest loss after a tenth of the steps, on masked rows of two other
+novels, is trained to the end). Then sentiment (`sst2`) and part-of-speech tags (`ud-ewt`) are fine-tuned
+together in one run, from the pretrained weights and from scratch, with the same examples, steps and
+learning rates to choose from: the one with the best mean accuracy, with the first seed, on 500 examples
+of each task held out for it. The figures are accuracies on the development data, mean and standard
+deviation over seeds.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from common import RunLog, environment, mean_and_spread, parser, report, searched
 
+from benchmarks.common import RunLog, environment, mean_and_spread, parser, report, searched
 from bert_keras import (
     BERTTextEncoder,
     Sentence,

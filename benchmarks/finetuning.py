@@ -1,8 +1,8 @@
 """Does pretraining help? Part-of-speech tagging and sentiment, fine-tuned together in one run, from saved
 weights and from scratch.
 
-    python benchmarks/pretraining.py --save weights/gutenberg/pretrained        # first
-    BERT_KERAS_DATA=... python benchmarks/finetuning.py [--examples 1000] [--seeds 3] [--json FILE]
+    python -m benchmarks.pretraining --save weights/gutenberg/pretrained        # first
+    BERT_KERAS_DATA=... python -m benchmarks.finetuning [--examples 1000] [--seeds 3] [--json FILE]
 
 Both starts get the same encoder shape, examples, steps, seeds and learning rates. The learning rate of each
 start is the one that does best on a tuning split of the training data, by the mean of both tasks' accuracies
@@ -21,8 +21,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from common import environment, parser, report
 
+from benchmarks.common import environment, parser, report
 from bert_keras import (
     Sentence,
     TaskMetadata,

@@ -1,6 +1,6 @@
 """Batches of lm_generator from a prepared corpus on one core, beside transformers' masking of tokenised rows.
 
-    python benchmarks/lm_generator_speed.py [--smoke] [--rounds N] [--json FILE]
+    python -m benchmarks.lm_generator_speed [--smoke] [--rounds N] [--json FILE]
 
 Ours does everything: sampling pairs, laying out rows, segments, padding, masking, `lm` and `is_next` labels.
 The peer, DataCollatorForLanguageModeling, is given finished rows of the same number of real tokens and only
@@ -24,8 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import alternate, environment, parser, report, summary
-
+from benchmarks.common import alternate, environment, parser, report, summary
 from bert_keras.data import Corpus, lm_generator
 from bert_keras.data.lm_generator import LMGenerator
 from bert_keras.text import BERTTextEncoder

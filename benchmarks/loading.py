@@ -1,6 +1,6 @@
 """Loading published weights: time beside KerasHub's building of the same shape, and memory.
 
-    KERAS_BACKEND=... python benchmarks/loading.py [--smoke] [--rounds 3] [--json FILE]
+    KERAS_BACKEND=... python -m benchmarks.loading [--smoke] [--rounds 3] [--json FILE]
 
 A BERT of random weights is written in the Hugging Face form, 6 layers x 384 and 12 x 768. Each side runs in a
 process of its own, in turn: `load_huggingface` (building included, files in the page cache) and KerasHub's
@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import environment, parser, report, summary
+from benchmarks.common import environment, parser, report, summary
 
 SHAPES = {"6 x 384": (6, 384, 30522), "12 x 768": (12, 768, 30522)}
 TINY = (1, 64, 100)
@@ -50,7 +50,15 @@ def main() -> None:
             for _ in range(1 if options.smoke else options.rounds):
                 for side in seconds:
                     done = subprocess.run(
-                        [sys.executable, __file__, "--child", side, json.dumps(shape), folder],
+                        [
+                            sys.executable,
+                            "-m",
+                            "benchmarks.loading",
+                            "--child",
+                            side,
+                            json.dumps(shape),
+                            folder,
+                        ],
                         capture_output=True,
                         text=True,
                         check=False,

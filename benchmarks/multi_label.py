@@ -1,15 +1,15 @@
 """Does pretraining help a task of 1,999 labels? TextCNN and transformer, pretrained and from scratch.
 
-    BERT_KERAS_DATA=... python benchmarks/multi_label.py [--encoders text_cnn transformer] [--runs FILE]
+    BERT_KERAS_DATA=... python -m benchmarks.multi_label [--encoders text_cnn transformer] [--runs FILE]
 
-The experiment of brightmart/bert_language_understanding (2018) on its data, controlled: there TextCNN rose
-from an F1 of 0.09 to 0.58 after one epoch, with a ten times larger learning rate for the pretrained run, and
-the transformer did not converge. Here both starts get the same encoder, examples, steps, seeds and learning
-rates to choose from. Words are ids already, so the vocabulary is one of whole words (SentencePiece). Each
-encoder is pretrained by masked language modelling on the raw lines of the training data alone, then
-fine-tuned for seven epochs; micro and macro F1 (threshold 0.5) on `valid.txt` after epochs 1, 5 and 7. The
-learning rate is the one with the best micro F1, after the last epoch and with the first seed, on 750 training
-lines held out for it.
+The experiment of brightmart/bert_language_understanding (2018) on its data, controlled: there TextCNN
+rose from an F1 of 0.09 to 0.58 after one epoch, with a ten times larger learning rate for the pretrained
+run, and the transformer did not converge. Here both starts get the same encoder, examples, steps, seeds
+and learning rates to choose from. Words are ids already, so the vocabulary is one of whole words
+(SentencePiece). Each encoder is pretrained by masked language modelling on the raw lines of the training
+data alone, then fine-tuned for seven epochs; micro and macro F1 (threshold 0.5) on `valid.txt` after
+epochs 1, 5 and 7. The learning rate is the one with the best micro F1, after the last epoch and with the
+first seed, on 750 training lines held out for it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from common import RunLog, environment, mean_and_spread, parser, report, searched
 
+from benchmarks.common import RunLog, environment, mean_and_spread, parser, report, searched
 from bert_keras import (
     SentencePieceTextEncoder,
     TaskMetadata,

@@ -1,6 +1,6 @@
 """Masked language modelling from scratch: held-out loss against steps and seconds, beside the unigram model.
 
-    BERT_KERAS_DATA=... python benchmarks/pretraining.py [--side KerasHub] [--steps 400] [--save NAME]
+    BERT_KERAS_DATA=... python -m benchmarks.pretraining [--side KerasHub] [--steps 400] [--save NAME]
 
 8,000 SentencePiece pieces, 4 layers, width 256, length 128, batch 32, pairs with is_next; pre-norm and rotary
 positions unless asked otherwise (`--norm-placement post --position-embedding learned --learning-rate 5e-4` is
@@ -18,8 +18,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from common import environment, parser, report
 
+from benchmarks.common import environment, parser, report
 from bert_keras import (
     Corpus,
     SentencePieceTextEncoder,

@@ -1,7 +1,7 @@
 """One masked-language-modelling step at equal shape: bert_keras beside KerasHub's BertMaskedLM, on one
 backend.
 
-    KERAS_BACKEND=jax python benchmarks/training_step.py [--smoke] [--dtype mixed_bfloat16] [--json FILE]
+    KERAS_BACKEND=jax python -m benchmarks.training_step [--smoke] [--dtype mixed_bfloat16] [--json FILE]
 
 Both sides: 4 layers, width 256, 4 heads, vocabulary 8,000, batch 32 x 128, 20 predictions a row, dropout 0.1,
 Keras' AdamW without clipping, accuracy as metric, `train_on_batch`; medians of alternating runs. The ratio is
@@ -13,8 +13,8 @@ from __future__ import annotations
 import keras
 import keras_hub
 import numpy as np
-from common import alternate, environment, parser, report, summary
 
+from benchmarks.common import alternate, environment, parser, report, summary
 from bert_keras import TaskMetadata, TaskWeightScheduler, create_transformer
 from bert_keras.data import SentenceBatch, TaskDataBatch
 from bert_keras.training import MultiTaskModel, training_arrays

