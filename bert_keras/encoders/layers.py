@@ -1,4 +1,4 @@
-"""The layers of the 2018 transformer, with the mathematics in plain functions above them."""
+"""The layers of the transformer: embeddings and blocks."""
 
 from __future__ import annotations
 
@@ -8,83 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from bert_keras.encoders.attention import attend, rotate, sinusoidal_positions
 from bert_keras.encoders.config import TransformerConfig
-
-
-def visible_pairs(sequence_ids: Any, is_causal: bool) -> Any:
-    """Return which position may attend to which.
-
-    Args:
-        sequence_ids: int32, `(batch, length)`; 0 is padding, k the k-th sequence packed into the row.
-        is_causal: whether a position sees only itself and what is before it.
-
-    Returns:
-        bool, `(batch, 1, length, length)`: [row, 0, from, to]. Padding "sees" padding, so that no softmax is
-        over nothing.
-    """
-    visible = ops.equal(sequence_ids[:, None, :, None], sequence_ids[:, None, None, :])
-    if is_causal:
-        steps = ops.arange(ops.shape(sequence_ids)[1], dtype="int32")
-        visible = ops.logical_and(visible, ops.greater_equal(steps[:, None], steps[None, :])[None, None])
-    return visible
-
-
-def attend(query: Any, key: Any, value: Any, visible: Any, dropout: Any = None) -> Any:
-    """Scaled dot-product attention (Vaswani et al. 2017, equation 1).
-
-    Args:
-        query, key, value: float, `(batch, length, heads, head_dim)`.
-        visible: bool, broadcastable to `(batch, heads, length, length)`; True where attention may go.
-        dropout: function applied to the attention probabilities, or None.
-
-    Returns:
-        float, `(batch, length, heads, head_dim)`.
-    """
-    if dropout is None:
-        return ops.dot_product_attention(query, key, value, mask=visible)
-    scale = 1.0 / float(np.sqrt(query.shape[-1]))
-    query = ops.transpose(query, (0, 2, 1, 3)) * ops.cast(scale, query.dtype)
-    scores = ops.matmul(query, ops.transpose(key, (0, 2, 3, 1)))  # (batch, heads, from, to)
-    scores = ops.where(visible, scores, ops.cast(-1e9, scores.dtype))
-    probabilities = dropout(ops.softmax(scores, axis=-1))
-    return ops.transpose(ops.matmul(probabilities, ops.transpose(value, (0, 2, 1, 3))), (0, 2, 1, 3))
-
-
-def sinusoidal_positions(max_len: int, embedding_dim: int) -> np.ndarray:
-    """Return the fixed position table, float32 `(max_len, embedding_dim)` (Vaswani et al. 2017, section 3.5).
-
-    Even columns hold the sines, odd columns the cosines.
-    """
-    column = np.arange(embedding_dim)
-    angle = np.arange(max_len)[:, None] / 10000.0 ** (2 * (column // 2) / embedding_dim)
-    return np.where(column % 2 == 0, np.sin(angle), np.cos(angle)).astype("float32")
-
-
-def rotary_angles(position_ids: Any, head_dim: int, base: float = 10000.0) -> tuple[Any, Any]:
-    """Return cosines and sines of the rotary position embedding (Su et al. 2021): angle = position / base^(2k
-    / head_dim).
-
-    Args:
-        position_ids: int32, `(batch, length)`.
-        head_dim: features of a head, an even number.
-        base: the longest wavelength is about this times two pi.
-
-    Returns:
-        Two float32 arrays, `(batch, length, 1, head_dim // 2)`.
-    """
-    frequencies = base ** (-np.arange(0, head_dim, 2, dtype="float32") / head_dim)
-    angles = ops.cast(position_ids, "float32")[:, :, None, None] * ops.convert_to_tensor(
-        frequencies, "float32"
-    )
-    return ops.cos(angles), ops.sin(angles)
-
-
-def rotate(features: Any, cosines: Any, sines: Any) -> Any:
-    """Turn the pairs (k, k + head_dim / 2) of features `(batch, length, heads, head_dim)` by the given
-    angles."""
-    first, second = ops.split(features, 2, axis=-1)
-    cosines, sines = ops.cast(cosines, features.dtype), ops.cast(sines, features.dtype)
-    return ops.concatenate([first * cosines - second * sines, second * cosines + first * sines], axis=-1)
+from bert_keras.encoders.norms import activation, make_norm
 
 
 def gather_positions(hidden: Any, positions: Any) -> Any:
@@ -114,15 +40,20 @@ class InitialValues:
     """What the variables of one encoder start from, by their paths; and the seeds of its dropouts.
 
     Args:
-        config: its `seed` and `initializer_range` decide matrices; biases start from 0, scales from 1.
+        config: its `seed`, `initializer_range` and `scale_residual_init` decide matrices; biases start from
+            0, scales from 1.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
-        self._stddev = config.initializer_range
+        self._stddev = self._residual_stddev = config.initializer_range
+        if config.scale_residual_init:  # two additions a layer: Radford et al. 2019, section 2.3
+            self._residual_stddev /= (2.0 * config.num_layers) ** 0.5
         self.seeds = SeedSequence(config.seed)
 
     def matrix(self, path: str) -> Any:
-        return keras.initializers.TruncatedNormal(stddev=self._stddev, seed=self.seeds.next())
+        is_residual = path.endswith(("attention_output/kernel", "feedforward_out/kernel"))
+        stddev = self._residual_stddev if is_residual else self._stddev
+        return keras.initializers.TruncatedNormal(stddev=stddev, seed=self.seeds.next())
 
     def zeros(self, path: str) -> Any:
         return "zeros"
@@ -136,7 +67,7 @@ class _SubLayers:
 
     def __init__(self, layer: keras.layers.Layer, config: TransformerConfig, initial: InitialValues) -> None:
         self._path, self._policy = layer.name, layer.dtype_policy
-        self._initial, self._epsilon = initial, config.layer_norm_epsilon
+        self._initial, self._config = initial, config
 
     def table(self, rows: int, width: int, name: str) -> keras.layers.Embedding:
         initializer = self._initial.matrix(f"{self._path}/{name}/embeddings")
@@ -147,27 +78,29 @@ class _SubLayers:
     def dense(self, units: int, name: str) -> keras.layers.Dense:
         return keras.layers.Dense(
             units,
+            use_bias=self._config.use_bias,
             kernel_initializer=self._initial.matrix(f"{self._path}/{name}/kernel"),
             bias_initializer=self._initial.zeros(f"{self._path}/{name}/bias"),
             dtype=self._policy,
             name=name,
         )
 
-    def norm(self, name: str) -> keras.layers.LayerNormalization:
-        return layer_norm(f"{self._path}/{name}", self._epsilon, self._initial, self._policy)
+    def norm(self, name: str) -> keras.layers.Layer:
+        return norm_at(f"{self._path}/{name}", self._config, self._initial, self._policy)
 
     def dropout(self, rate: float, name: str) -> keras.layers.Dropout:
         return keras.layers.Dropout(rate, seed=self._initial.seeds.next(), dtype=self._policy, name=name)
 
 
-def layer_norm(path: str, epsilon: float, initial: InitialValues, policy: Any) -> Any:
-    """Return a layer normalisation, named by the end of its path."""
-    return keras.layers.LayerNormalization(
-        epsilon=epsilon,
-        gamma_initializer=initial.ones(f"{path}/gamma"),
-        beta_initializer=initial.zeros(f"{path}/beta"),
-        dtype=policy,
-        name=path.rsplit("/", 1)[-1],
+def norm_at(path: str, config: TransformerConfig, initial: InitialValues, policy: Any) -> keras.layers.Layer:
+    """Return a normalisation of the configuration's kind, named by the end of its path."""
+    return make_norm(
+        config.norm_kind,
+        config.layer_norm_epsilon,
+        path.rsplit("/", 1)[-1],
+        policy,
+        initial.ones(f"{path}/gamma"),
+        initial.zeros(f"{path}/beta"),
     )
 
 
@@ -245,21 +178,29 @@ class TransformerBlock(keras.layers.Layer):
     """Self-attention and feed-forward network, each added to its input.
 
     Normalised after each addition (BERT, GPT), or before attention and network (pre-norm, Xiong et al. 2020).
+    The network has one hidden layer, or a product of two of which one is activated (gated, Shazeer 2020):
+    `feedforward_in` then makes both side by side, the activated one first.
 
     Args:
         config: sizes and choices.
         initial: what variables start from.
+        index: number of the block, from 0.
     """
 
-    def __init__(self, config: TransformerConfig, initial: InitialValues, **kwargs: Any) -> None:
+    def __init__(self, config: TransformerConfig, initial: InitialValues, index: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         make = _SubLayers(self, config, initial)
         self.num_heads, self.embedding_dim, self.d_hid = config.num_heads, config.embedding_dim, config.d_hid
-        self.use_exact_gelu, self.is_pre_norm = config.use_exact_gelu, config.norm_placement == "pre"
+        self.is_pre_norm, self.is_gated = config.norm_placement == "pre", config.use_gated_feedforward
+        self.is_local = config.is_local(index)
+        self.activation = activation(config.activation, config.use_exact_gelu)
         self.qkv = make.dense(3 * self.embedding_dim, "qkv")  # query, key, value side by side
         self.attention_output = make.dense(self.embedding_dim, "attention_output")
-        self.attention_norm = make.norm("attention_norm")
-        self.feedforward_in = make.dense(self.d_hid, "feedforward_in")
+        self.attention_norm: Any = None
+        if index > 0 or not config.skip_first_norm:
+            self.attention_norm = make.norm("attention_norm")
+        inner = 2 * self.d_hid if self.is_gated else self.d_hid
+        self.feedforward_in = make.dense(inner, "feedforward_in")
         self.feedforward_out = make.dense(self.embedding_dim, "feedforward_out")
         self.feedforward_norm = make.norm("feedforward_norm")
         self.attention_dropout = make.dropout(config.attention_dropout, "attention_dropout")
@@ -275,7 +216,8 @@ class TransformerBlock(keras.layers.Layer):
             self.feedforward_in,
             self.feedforward_norm,
         ):
-            layer.build(width)
+            if layer is not None:
+                layer.build(width)
         self.feedforward_out.build(inner)
         self.built = True
 
@@ -289,7 +231,9 @@ class TransformerBlock(keras.layers.Layer):
     ) -> Any:
         """Return new hidden states: of all positions, or `(n, width)` of n, each given as row times length
         plus column."""
-        normed = self.attention_norm(hidden) if self.is_pre_norm else hidden
+        normed = hidden
+        if self.is_pre_norm and self.attention_norm is not None:
+            normed = self.attention_norm(hidden)
         context = self.attention(normed, visible, rotation, training)
         if positions is not None:
             context, hidden = gather_positions(context, positions), gather_positions(hidden, positions)
@@ -300,7 +244,12 @@ class TransformerBlock(keras.layers.Layer):
         return self.feedforward_norm(hidden + self.feedforward(hidden, training))
 
     def feedforward(self, hidden: Any, training: bool) -> Any:
-        inner = ops.gelu(self.feedforward_in(hidden), approximate=not self.use_exact_gelu)
+        inner = self.feedforward_in(hidden)
+        if self.is_gated:
+            activated, gate = ops.split(inner, 2, axis=-1)
+            inner = self.activation(activated) * gate
+        else:
+            inner = self.activation(inner)
         return self.residual_dropout_2(self.feedforward_out(inner), training=training)
 
     def attention(self, hidden: Any, visible: Any, rotation: tuple[Any, Any] | None, training: bool) -> Any:

@@ -21,8 +21,11 @@ class EncoderFacts:
     Attributes:
         width: features of its hidden states.
         vocab_size, max_len, num_segments: numbers of rows of its tables.
+        takes_any_length: whether rows may be longer than `max_len` (rotary positions).
         pooler_activation: what follows the pooler's dense layer.
-        layer_norm_epsilon, use_exact_gelu: for the `lm` head, which does as the encoder does.
+        pooler_norm, pool_tokens: whether the pooler has a norm, and comes before token-level heads too.
+        layer_norm_epsilon, use_exact_gelu, norm_kind, use_bias: for pooler and `lm` head, which do as the
+            encoder does.
         is_causal: whether it says of itself that it does not see the future.
         dtype_policy: for the heads.
         tables: all embedding layers found.
@@ -33,9 +36,14 @@ class EncoderFacts:
     vocab_size: int | None
     max_len: int | None
     num_segments: int | None
+    takes_any_length: bool
     pooler_activation: str
+    pooler_norm: bool
+    pool_tokens: bool
     layer_norm_epsilon: float
     use_exact_gelu: bool
+    norm_kind: str
+    use_bias: bool
     is_causal: bool
     dtype_policy: Any
     tables: tuple[Any, ...]
@@ -99,9 +107,14 @@ def encoder_facts(encoder: keras.Model) -> EncoderFacts:
         vocab_size=vocab_size,
         max_len=getattr(encoder, "max_len", None),
         num_segments=num_segments if num_segments is None or num_segments > 1 else None,
+        takes_any_length=getattr(encoder, "position_embedding", None) == "rotary",
         pooler_activation=getattr(encoder, "pooler_activation", "tanh"),
+        pooler_norm=bool(getattr(encoder, "pooler_norm", False)),
+        pool_tokens=bool(getattr(encoder, "pool_tokens", False)),
         layer_norm_epsilon=getattr(encoder, "layer_norm_epsilon", 1e-12),
         use_exact_gelu=bool(getattr(encoder, "use_exact_gelu", True)),
+        norm_kind=getattr(encoder, "norm_kind", "layer"),
+        use_bias=bool(getattr(encoder, "use_bias", True)),
         is_causal=bool(getattr(encoder, "is_causal", False)),
         dtype_policy=encoder.dtype_policy,
         tables=tables,
@@ -129,7 +142,7 @@ def check_batch(batch: Any, tasks: Iterable[TaskMetadata], facts: EncoderFacts, 
     )
     _check_range(f"{where}: segment ids", batch.segments, facts.num_segments, "the encoder knows", "segments")
     length = batch.tokens.shape[1]
-    if facts.max_len is not None and length > facts.max_len:
+    if facts.max_len is not None and length > facts.max_len and not facts.takes_any_length:
         raise ValueError(
             f"{where} has rows of {length} tokens, but the encoder has max_len={facts.max_len} positions. "
             "Give the generator a smaller `max_len` or build the encoder with a larger one."

@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from bert_keras.encoders.layers import gather_positions
+from bert_keras.encoders.norms import make_norm
 from bert_keras.training.losses import OUT_OF_REACH
 
 
@@ -58,16 +59,39 @@ class ClassificationHead(keras.layers.Layer):
 
 
 class Transform(NamedTuple):
-    """What comes before the decoder of a masked language model: a dense layer, GELU, layer normalisation."""
+    """What comes before the decoder of a masked language model: a dense layer, GELU, a normalisation."""
 
     layer_norm_epsilon: float
     use_exact_gelu: bool
+    norm_kind: str = "layer"
+    use_bias: bool = True
+
+
+class NormedDense(keras.layers.Dense):
+    """A dense layer, its activation, and a normalisation: ModernBERT's pooler.
+
+    Args:
+        units: width of what it gives.
+        norm_kind, layer_norm_epsilon: of the normalisation.
+    """
+
+    def __init__(self, units: int, norm_kind: str, layer_norm_epsilon: float, **kwargs: Any) -> None:
+        super().__init__(units, **kwargs)
+        self.norm = make_norm(norm_kind, layer_norm_epsilon, "norm", self.dtype_policy)
+
+    def build(self, shape: Any) -> None:
+        self.norm.build((*shape[:-1], self.units))
+        super().build(shape)
+
+    def call(self, features: Any, training: bool | None = None) -> Any:
+        return self.norm(super().call(features, training=training))
 
 
 class LanguageModelHead(keras.layers.Layer):
     """Logits over the vocabulary from a decoder tied to the token embedding.
 
-    As in BERT a transform comes first and a bias last; a causal encoder is decoded directly, as in GPT,
+    As in BERT a transform comes first and a bias last, the transform of the encoder's kind of norm, and with
+    biases if the encoder has any; a causal encoder is decoded directly, as in GPT,
     unless its width differs from the embedding's.
 
     Args:
@@ -95,14 +119,13 @@ class LanguageModelHead(keras.layers.Layer):
         if transform is not None:
             self.transform = keras.layers.Dense(
                 token_embedding.output_dim,
+                use_bias=transform.use_bias,
                 activation=partial(ops.gelu, approximate=not transform.use_exact_gelu),
                 kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02, seed=seeds[1]),
                 dtype=policy,
                 name="transform",
             )
-            self.norm = keras.layers.LayerNormalization(
-                epsilon=transform.layer_norm_epsilon, dtype=policy, name="norm"
-            )
+            self.norm = make_norm(transform.norm_kind, transform.layer_norm_epsilon, "norm", policy)
 
     def build(self, shape: Any) -> None:
         if self.transform is not None:

@@ -13,10 +13,11 @@ from keras import ops
 from bert_keras.encoders.inputs import ENCODER_INPUTS, encoder_inputs, select_inputs
 from bert_keras.encoders.layers import SeedSequence
 from bert_keras.tasks import LM_TASK, TaskMetadata, check_tasks
-from bert_keras.training.checks import encoder_facts
+from bert_keras.training.checks import EncoderFacts, encoder_facts
 from bert_keras.training.heads import (
     ClassificationHead,
     LanguageModelHead,
+    NormedDense,
     ReadSequence,
     SpanScores,
     Transform,
@@ -32,6 +33,7 @@ class _Heads(NamedTuple):
     pooler: Any
     ways: dict[str, ReadSequence]
     span_scores: SpanScores
+    pool_tokens: bool
 
     def logits(
         self,
@@ -51,14 +53,29 @@ class _Heads(NamedTuple):
 
     def logits_of(self, task: TaskMetadata, features: Any, training: bool | None) -> Any:
         """Logits of a task from what it reads."""
-        if _uses_pooler(task):
+        if _uses_pooler(task, self.pool_tokens):
             features = self.pooler(features)
         arguments = {} if training is None else {"training": training}
         return self.heads[task.name](features, **arguments)
 
 
-def _uses_pooler(task: TaskMetadata) -> bool:
-    return not task.is_token_level and task.kind != "span" and task.read_from == "token"
+def _uses_pooler(task: TaskMetadata, pool_tokens: bool) -> bool:
+    if task.is_token_level:
+        return pool_tokens and task.name != LM_TASK
+    return task.kind != "span" and task.read_from == "token"
+
+
+def _make_pooler(facts: EncoderFacts, seed: int) -> keras.layers.Dense:
+    arguments: dict[str, Any] = {
+        "activation": facts.pooler_activation,
+        "use_bias": facts.use_bias,
+        "kernel_initializer": keras.initializers.TruncatedNormal(stddev=0.02, seed=seed),
+        "dtype": facts.dtype_policy,
+        "name": "pooler",
+    }
+    if facts.pooler_norm:
+        return NormedDense(facts.width, facts.norm_kind, facts.layer_norm_epsilon, **arguments)
+    return keras.layers.Dense(facts.width, **arguments)
 
 
 def _reads_positions(task: TaskMetadata) -> bool:
@@ -77,9 +94,10 @@ class MultiTaskModel(keras.Model):
 
     Logits of a token-level task are `(batch, length, num_classes)`. Those of a sentence-level task are
     `(batch, num_classes)`, read from the first token (of a causal encoder: the last) through a pooler (dense,
-    tanh) that all such tasks share, as in BERT, or, if `read_from` says so, from a mean or maximum over the
-    sequence without a pooler. Those of a span are `(batch, length, 2)`, -1e9 outside the sequence. Where the
-    encoder was loaded with heads of a published checkpoint (`encoder.pretrained_heads`), the pooler and the
+    tanh; or what the encoder asks for) that all such tasks share, as in BERT, or, if `read_from` says so,
+    from a mean or maximum over the sequence without a pooler. Those of a span are `(batch, length, 2)`, -1e9
+    outside the sequence. Where the encoder was loaded with heads of a published checkpoint
+    (`encoder.pretrained_heads`), the pooler and the
     tasks of their names start from them. It is a functional Keras model: compile it with losses of your own,
     call `predict`, or build on `model.output` as usual.
 
@@ -111,15 +129,8 @@ class MultiTaskModel(keras.Model):
         seeds = SeedSequence(seed)
         policy = facts.dtype_policy
         pooler: Any = None
-        if any(_uses_pooler(task) for task in tasks):
-            initializer = keras.initializers.TruncatedNormal(stddev=0.02, seed=seeds.next())
-            pooler = keras.layers.Dense(
-                facts.width,
-                activation=facts.pooler_activation,
-                kernel_initializer=initializer,
-                dtype=policy,
-                name="pooler",
-            )
+        if any(_uses_pooler(task, facts.pool_tokens) for task in tasks):
+            pooler = _make_pooler(facts, seeds.next())
         heads: dict[str, keras.layers.Layer] = {}
         for task in tasks:
             arguments: dict[str, Any] = {
@@ -131,7 +142,9 @@ class MultiTaskModel(keras.Model):
                 table = facts.tied_table(task.num_classes)
                 transform = None
                 if not facts.is_causal or table.output_dim != facts.width:
-                    transform = Transform(facts.layer_norm_epsilon, facts.use_exact_gelu)
+                    transform = Transform(
+                        facts.layer_norm_epsilon, facts.use_exact_gelu, facts.norm_kind, facts.use_bias
+                    )
                 heads[task.name] = LanguageModelHead(table, task.dropout, transform, **arguments)
             else:
                 heads[task.name] = ClassificationHead(
@@ -141,7 +154,8 @@ class MultiTaskModel(keras.Model):
             how: ReadSequence(how, facts.is_causal, dtype=policy, name=f"read_{how}")
             for how in ("token", "mean", "max")
         }
-        parts = _Heads(heads, pooler, ways, SpanScores(dtype="float32", name="span_scores"))
+        span_scores = SpanScores(dtype="float32", name="span_scores")
+        parts = _Heads(heads, pooler, ways, span_scores, facts.pool_tokens)
         inputs = encoder_inputs()
         hidden = encoder(select_inputs(encoder, inputs))
         outputs = {task.name: parts.logits(task, hidden, inputs["sequence_ids"]) for task in tasks}
@@ -223,7 +237,7 @@ class MultiTaskModel(keras.Model):
             if name not in names
             for variable in head.own_variables()
         ]
-        if self.pooler is not None and not any(_uses_pooler(task) for task in tasks):
+        if self.pooler is not None and not any(_uses_pooler(task, self._parts.pool_tokens) for task in tasks):
             idle += self.pooler.weights
         idle = [variable for variable in idle if variable.trainable]
         before, self.task_metrics.active_tasks = self.task_metrics.active_tasks, names

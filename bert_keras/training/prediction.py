@@ -128,7 +128,7 @@ def predict(
     facts = encoder_facts(model.encoder)
     most = facts.max_len or 512
     max_len = min(most, 512) if max_len is None else max_len
-    if not 8 <= max_len <= (facts.max_len or max_len):
+    if max_len < 8 or (facts.max_len and max_len > facts.max_len and not facts.takes_any_length):
         raise ValueError(f"`max_len` must be from 8 to the encoder's {facts.max_len}. Received: {max_len}")
     if long_texts not in LONG_TEXTS:
         raise ValueError(f"`long_texts` must be one of {list(LONG_TEXTS)}. Received: {long_texts!r}")

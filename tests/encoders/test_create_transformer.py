@@ -64,15 +64,57 @@ def test_the_defaults_are_bert_base():
     assert (wide.num_heads, wide.d_hid) == (3, 768)
 
 
-def test_the_configuration_rebuilds_it():
-    encoder = make(is_causal=True, position_embedding="rotary", norm_placement="pre")
+MODERN = {"architecture": "modern", "num_heads": 2}
+LOCAL = {**MODERN, "local_window": 4, "global_every": 2, "local_rotary_base": 50.0, "num_layers": 3}
+
+
+def test_the_modern_encoder_is_a_set_of_choices():
+    encoder = make(**MODERN)
+    spelled_out = make(
+        position_embedding="rotary", norm_placement="pre", norm_kind="rms", use_gated_feedforward=True,
+        use_bias=False, skip_first_norm=True, layer_norm_epsilon=1e-6, scale_residual_init=True, num_heads=2,
+        embedding_dropout=0.0, attention_dropout=0.0, residual_dropout=0.0, pooler_activation="gelu",
+        pooler_norm=True,
+    )  # fmt: skip
+    assert encoder.config == spelled_out.config
+    np.testing.assert_array_equal(to_numpy(encoder(arrays())), to_numpy(spelled_out(arrays())))
+    mixed = make(**MODERN, norm_placement="post", attention_dropout=0.2)
+    assert (mixed.norm_placement, mixed.attention_dropout, mixed.norm_kind) == ("post", 0.2, "rms")
+    assert not mixed.skip_first_norm  # there is no norm before attention that could be left out
+    assert not make(**MODERN, embedding_layer_norm=False).skip_first_norm
+    assert make(**MODERN, local_window=4).global_every == 3
+
+
+def test_parameters_of_the_modern_encoder_counted_by_hand():
+    embeddings = (41 + 2) * 20 + 20  # tokens and segments, and their norm
+    matrices = 20 * 60 + 20 * 20 + 20 * 2 * 28 + 28 * 20  # q, k, v; output; both halves in; out
+    norms = 1 * 20 + 2 * 20 + 20  # the first block has one norm, the second two; the last one
+    assert make(**MODERN, num_layers=2).count_params() == embeddings + 2 * matrices + norms
+    assert all(len(v.shape) == 2 for v in make(**MODERN).weights if not v.path.endswith("gamma"))
+
+
+@pytest.mark.parametrize(("width", "inner"), [(20, 64), (256, 704), (512, 1344), (768, 2048)])
+def test_gated_networks_have_about_as_many_parameters(width, inner):
+    gated, plain = (
+        make(embedding_dim=width, d_hid=None, num_heads=1, use_gated_feedforward=gated).config
+        for gated in (True, False)
+    )
+    assert (gated.d_hid, plain.d_hid) == (inner, 4 * width)
+    if width > 64:
+        assert 3 * gated.d_hid == pytest.approx(2 * plain.d_hid, rel=0.04)
+
+
+@pytest.mark.parametrize("arguments", [{"position_embedding": "rotary", "norm_placement": "pre"}, LOCAL])
+def test_the_configuration_rebuilds_it(arguments):
+    encoder = make(is_causal=True, **{"num_heads": 5, **arguments})
     again = type(encoder).from_config(encoder.get_config())
     np.testing.assert_array_equal(to_numpy(encoder(arrays())), to_numpy(again(arrays())))
     assert again.is_causal and again.position_embedding == "rotary" and again.max_len == 13
 
 
-def test_a_keras_file_brings_it_back(tmp_path):
-    encoder = make()
+@pytest.mark.parametrize("arguments", [{}, LOCAL])
+def test_a_keras_file_brings_it_back(arguments, tmp_path):
+    encoder = make(**arguments)
     encoder.save(tmp_path / "encoder.keras")
     again = keras.models.load_model(tmp_path / "encoder.keras")
     np.testing.assert_array_equal(to_numpy(encoder(arrays())), to_numpy(again(arrays())))
@@ -98,8 +140,20 @@ def test_matrices_start_at_the_asked_scale():
             assert not to_numpy(variable).any()
 
 
-def test_lengths_are_open():
-    encoder = make()
+def test_what_is_added_to_the_hidden_states_starts_smaller():
+    encoder = create_transformer(
+        50, 60, 50, 2, 5, 240, initializer_range=0.05, scale_residual_init=True, seed=1
+    )
+    for variable in encoder.weights:
+        if variable.path.endswith("kernel"):
+            is_added = "attention_output" in variable.path or "feedforward_out" in variable.path
+            stddev = 0.05 / 2 if is_added else 0.05  # the square root of twice two layers
+            assert to_numpy(variable).std() == pytest.approx(0.88 * stddev, rel=0.05), variable.path
+
+
+@pytest.mark.parametrize("arguments", [{}, LOCAL])
+def test_lengths_are_open(arguments):
+    encoder = make(**arguments)
     for length in (1, 7, 13):
         assert encoder(arrays(length=length)).shape == (2, length, 20)
 
@@ -131,8 +185,9 @@ def test_each_dropout_works_in_training_only(name):
     np.testing.assert_allclose(to_numpy(without(inputs, training=True)), to_numpy(without(inputs)), atol=1e-5)
 
 
-def test_mixed_precision_stays_close():
-    full, mixed = make(), make(dtype="mixed_bfloat16")
+@pytest.mark.parametrize("arguments", [{}, LOCAL])
+def test_mixed_precision_stays_close(arguments):
+    full, mixed = make(**arguments), make(dtype="mixed_bfloat16", **arguments)
     assert {v.dtype for v in mixed.weights if "seed" not in v.path} == {"float32"}
     output = mixed(arrays())
     assert keras.backend.standardize_dtype(output.dtype) == "bfloat16"
@@ -153,6 +208,19 @@ def test_mixed_precision_stays_close():
         ({"position_embedding": "relative"}, "'relative'"),
         ({"position_embedding": "rotary", "num_heads": 4}, "even width"),
         ({"norm_placement": "middle"}, "'middle'"),
+        ({"norm_kind": "batch"}, "'layer_no_bias', 'rms'.*'batch'"),
+        ({"activation": "tanh"}, "'tanh'"),
+        ({"architecture": "old"}, "'bert', 'modern'.*architecture='old'"),
+        ({"activation": "silu", "use_exact_gelu": False}, "use_exact_gelu=False, activation='silu'"),
+        ({"rotary_base": 500.0}, "position_embedding='learned', rotary_base=500.0"),
+        ({"rotary_base": 0.0}, "rotary_base=0.0"),
+        ({**MODERN, "local_rotary_base": 500.0}, "local_rotary_base=500.0, .*local_window=None"),
+        ({"local_window": 4, "global_every": 1}, "local_window=4, global_every=1"),
+        ({"global_every": 2}, "local_window=None, global_every=2"),
+        ({"global_every": 0}, "global_every=0"),
+        ({"local_window": 0}, "local_window=0"),
+        ({"local_window": True}, "local_window=True"),
+        ({"skip_first_norm": True}, "skip_first_norm=True, norm_placement='post'"),
     ],
 )
 def test_bad_arguments(arguments, problem):
@@ -183,6 +251,8 @@ def test_the_shapes_of_all_variables_are_known_beforehand():
         {"position_embedding": "rotary", "norm_placement": "pre", "num_heads": 2},
         {"position_embedding": "sinusoidal", "embedding_layer_norm": False, "num_layers": 2},
         {"token_embedding_dim": 6, "num_segments": 0, "position_offset": 2, "pooler_activation": "gelu"},
+        LOCAL,
+        {**MODERN, "norm_placement": "post", "norm_kind": "layer_no_bias", "token_embedding_dim": 6},
     ]
     for arguments in choices:
         encoder = make(**arguments)
@@ -212,6 +282,11 @@ def test_narrow_tables_are_projected():
 def test_configurations_from_before_the_newest_fields_are_read():
     encoder = make()
     config = encoder.get_config()
-    for field in ("token_embedding_dim", "position_offset", "pooler_activation"):
+    newest = (
+        "token_embedding_dim", "position_offset", "pooler_activation", "norm_kind", "pooler_norm",
+        "pool_tokens", "use_bias", "use_gated_feedforward", "activation", "skip_first_norm",
+        "scale_residual_init", "rotary_base", "local_rotary_base", "local_window", "global_every",
+    )  # fmt: skip
+    for field in newest:
         del config[field]
     assert type(encoder).from_config(config).get_config() == encoder.get_config()

@@ -1,0 +1,98 @@
+"""Attention and positions: the mathematics of the transformer in plain functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+
+def visible_pairs(sequence_ids: Any, is_causal: bool) -> Any:
+    """Return which position may attend to which.
+
+    Args:
+        sequence_ids: int32, `(batch, length)`; 0 is padding, k the k-th sequence packed into the row.
+        is_causal: whether a position sees only itself and what is before it.
+
+    Returns:
+        bool, `(batch, 1, length, length)`: [row, 0, from, to]. Padding "sees" padding, so that no softmax is
+        over nothing.
+    """
+    visible = ops.equal(sequence_ids[:, None, :, None], sequence_ids[:, None, None, :])
+    if is_causal:
+        steps = ops.arange(ops.shape(sequence_ids)[1], dtype="int32")
+        visible = ops.logical_and(visible, ops.greater_equal(steps[:, None], steps[None, :])[None, None])
+    return visible
+
+
+def near_pairs(position_ids: Any, window: int) -> Any:
+    """Return which positions are near enough for local attention (Beltagy et al. 2020, section 3.1).
+
+    Args:
+        position_ids: int32, `(batch, length)`: positions within the sequence.
+        window: tokens; a position sees those at most half of it away, to either side.
+
+    Returns:
+        bool, `(batch, 1, length, length)`: [row, 0, from, to].
+    """
+    distances = ops.abs(position_ids[:, None, :, None] - position_ids[:, None, None, :])
+    return ops.less_equal(distances, window // 2)
+
+
+def attend(query: Any, key: Any, value: Any, visible: Any, dropout: Any = None) -> Any:
+    """Scaled dot-product attention (Vaswani et al. 2017, equation 1).
+
+    Args:
+        query, key, value: float, `(batch, length, heads, head_dim)`.
+        visible: bool, broadcastable to `(batch, heads, length, length)`; True where attention may go.
+        dropout: function applied to the attention probabilities, or None.
+
+    Returns:
+        float, `(batch, length, heads, head_dim)`.
+    """
+    if dropout is None:
+        return ops.dot_product_attention(query, key, value, mask=visible)
+    scale = 1.0 / float(np.sqrt(query.shape[-1]))
+    query = ops.transpose(query, (0, 2, 1, 3)) * ops.cast(scale, query.dtype)
+    scores = ops.matmul(query, ops.transpose(key, (0, 2, 3, 1)))  # (batch, heads, from, to)
+    scores = ops.where(visible, scores, ops.cast(-1e9, scores.dtype))
+    probabilities = dropout(ops.softmax(scores, axis=-1))
+    return ops.transpose(ops.matmul(probabilities, ops.transpose(value, (0, 2, 1, 3))), (0, 2, 1, 3))
+
+
+def sinusoidal_positions(max_len: int, embedding_dim: int) -> np.ndarray:
+    """Return the fixed position table, float32 `(max_len, embedding_dim)` (Vaswani et al. 2017, section 3.5).
+
+    Even columns hold the sines, odd columns the cosines.
+    """
+    column = np.arange(embedding_dim)
+    angle = np.arange(max_len)[:, None] / 10000.0 ** (2 * (column // 2) / embedding_dim)
+    return np.where(column % 2 == 0, np.sin(angle), np.cos(angle)).astype("float32")
+
+
+def rotary_angles(position_ids: Any, head_dim: int, base: float = 10000.0) -> tuple[Any, Any]:
+    """Return cosines and sines of the rotary position embedding (Su et al. 2021): angle = position / base^(2k
+    / head_dim).
+
+    Args:
+        position_ids: int32, `(batch, length)`.
+        head_dim: features of a head, an even number.
+        base: the longest wavelength is about this times two pi.
+
+    Returns:
+        Two float32 arrays, `(batch, length, 1, head_dim // 2)`.
+    """
+    frequencies = base ** (-np.arange(0, head_dim, 2, dtype="float32") / head_dim)
+    angles = ops.cast(position_ids, "float32")[:, :, None, None] * ops.convert_to_tensor(
+        frequencies, "float32"
+    )
+    return ops.cos(angles), ops.sin(angles)
+
+
+def rotate(features: Any, cosines: Any, sines: Any) -> Any:
+    """Turn the pairs (k, k + head_dim / 2) of features `(batch, length, heads, head_dim)` by the given
+    angles."""
+    first, second = ops.split(features, 2, axis=-1)
+    cosines, sines = ops.cast(cosines, features.dtype), ops.cast(sines, features.dtype)
+    return ops.concatenate([first * cosines - second * sines, second * cosines + first * sines], axis=-1)

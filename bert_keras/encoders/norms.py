@@ -1,0 +1,78 @@
+"""Kinds of normalisation, and activations: what the transformer's layers and its heads choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+NORM_KINDS = ("layer", "layer_no_bias", "rms")
+ACTIVATIONS = ("gelu", "silu", "relu_squared")
+
+
+class RMSNorm(keras.layers.Layer):
+    """Divides by the root mean square of the features, then scales (Zhang and Sennrich 2019).
+
+    Computed in float32 whatever the dtype, as Keras' layer normalisation is. The scale is named `gamma`, like
+    that of all norms here.
+
+    Args:
+        epsilon: added to the mean square.
+        gamma_initializer: what the scales start from.
+    """
+
+    def __init__(self, epsilon: float, gamma_initializer: Any = "ones", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.epsilon, self.gamma_initializer = epsilon, gamma_initializer
+
+    def build(self, shape: Any) -> None:
+        self.gamma = self.add_weight(
+            shape=(shape[-1],), initializer=self.gamma_initializer, name="gamma", autocast=False
+        )
+        self.built = True
+
+    def call(self, features: Any) -> Any:
+        x = ops.cast(features, "float32")
+        mean_square = ops.sum(ops.square(x), axis=-1, keepdims=True) * (1.0 / x.shape[-1])
+        return ops.cast(x * ops.rsqrt(mean_square + self.epsilon) * self.gamma, features.dtype)
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+def make_norm(
+    kind: str, epsilon: float, name: str, policy: Any, gamma: Any = "ones", beta: Any = "zeros"
+) -> keras.layers.Layer:
+    """Return a normalisation layer over the last axis.
+
+    Args:
+        kind: `"layer"` (Ba et al. 2016), `"layer_no_bias"` (the same without a shift) or `"rms"`.
+        epsilon: added to the variance or mean square.
+        name: of the layer.
+        policy: dtype policy.
+        gamma, beta: initialisers of scale and shift.
+    """
+    if kind == "rms":
+        return RMSNorm(epsilon, gamma_initializer=gamma, dtype=policy, name=name)
+    return keras.layers.LayerNormalization(
+        epsilon=epsilon,
+        center=kind == "layer",
+        gamma_initializer=gamma,
+        beta_initializer=beta,
+        dtype=policy,
+        name=name,
+    )
+
+
+def activation(name: str, use_exact_gelu: bool) -> Callable[[Any], Any]:
+    """Return the function that one of `ACTIVATIONS` names.
+
+    GELU: Hendrycks and Gimpel 2016; SiLU: Elfwing et al. 2017; squared ReLU: So et al. 2021.
+    """
+    if name == "gelu":
+        return lambda x: ops.gelu(x, approximate=not use_exact_gelu)
+    if name == "silu":
+        return ops.silu
+    return lambda x: ops.square(ops.relu(x))
