@@ -60,6 +60,11 @@ def training_arrays(batch: SentenceBatch, tasks: Sequence[TaskMetadata], weights
     """
     rows, length = batch.tokens.shape
     positions, targets, labelled, task_weights = {}, {}, {}, {}
+    sentence_columns = 1
+    if batch.sequence_ids is not None:
+        # By the number of sequences, so that all tasks change their shapes together.
+        num_sequences = int(np.max(batch.sequence_ids, axis=1).sum())
+        sentence_columns = _rounded_up(-(-num_sequences // rows), 1)
     for task, weight in zip(tasks, weights, strict=True):
         if task.is_token_level:
             target, mask = batch.token_classification[task.name]
@@ -68,7 +73,7 @@ def training_arrays(batch: SentenceBatch, tasks: Sequence[TaskMetadata], weights
             columns = _rounded_up(-(-len(places) // rows), task.num_classes)
         else:
             places, values = _sentence_labels(batch, task)
-            columns = _rounded_up(-(-len(places) // rows), 1) if batch.is_packed else 1
+            columns = sentence_columns
         dtype = "float32" if task.kind == "regression" else "int32"
         positions[task.name] = _folded(places, rows, columns, "int32")
         targets[task.name] = _folded(values, rows, columns, dtype)

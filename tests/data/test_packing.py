@@ -49,8 +49,8 @@ def sentences():
 
 
 def unpacked(batch):
-    """Every sequence of a packed batch as (number of the example, columns of its labels by task), after a look
-    at all of it."""
+    """Every sequence of a packed batch: the example's number, tokens, segments and labels, after a look at
+    all of the batch."""
     found = []
     rows, length = batch.tokens.shape
     assert batch.is_packed

@@ -184,9 +184,7 @@ def test_gradients_are_the_same_alone_and_packed(name):
     first, second = tokens(6), [t + 5 if t < 35 else 35 for t in tokens(5, 1)]
 
     rates = (
-        ["dropout"]
-        if name in OTHERS
-        else [f"{p}_dropout" for p in ("embedding", "attention", "residual")]
+        ["dropout"] if name in OTHERS else [f"{p}_dropout" for p in ("embedding", "attention", "residual")]
     )
 
     def step(inputs, weights_of_positions):
