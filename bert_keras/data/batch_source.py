@@ -8,6 +8,9 @@ import math
 import operator
 from collections.abc import Iterator
 
+import numpy as np
+
+from bert_keras.data.randomness import permuted
 from bert_keras.data.sentence import SentenceBatch
 
 
@@ -17,17 +20,19 @@ class BatchSource(abc.ABC):
     Attributes:
         batch_size: rows of every batch.
         num_examples: examples of an epoch.
+        num_rows: rows of an epoch: as many as examples, or fewer where several share a row.
     """
 
     batch_size: int
     num_examples: int
+    num_rows: int
 
     @abc.abstractmethod
     def _batch(self, index: int) -> SentenceBatch:
         """Return batch `index`, which is at least 0."""
 
     def __len__(self) -> int:
-        return math.ceil(self.num_examples / self.batch_size)
+        return math.ceil(self.num_rows / self.batch_size)
 
     def __iter__(self) -> Iterator[SentenceBatch]:
         return self.epochs(1)
@@ -45,3 +50,32 @@ class BatchSource(abc.ABC):
                 f"{index}"
             )
         return self._batch(index)
+
+
+def rows_of_batch(index: int, batch_size: int, num_rows: int, wrap: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return which rows of which epochs make up a batch.
+
+    Args:
+        index: number of the batch.
+        batch_size: rows of it.
+        num_rows: of an epoch.
+        wrap: whether epochs follow one another without a gap. Otherwise every epoch begins with a batch, and
+            rows that its last one lacks have the number `num_rows`.
+
+    Returns:
+        Row numbers and epochs, int64 `(batch_size,)`.
+    """
+    if wrap:
+        epochs, numbers = np.divmod(index * batch_size + np.arange(batch_size), num_rows)
+        return numbers, epochs
+    epoch, batch = divmod(index, math.ceil(num_rows / batch_size))
+    numbers = np.minimum(batch * batch_size + np.arange(batch_size), num_rows)
+    return numbers, np.full(batch_size, epoch)
+
+
+def shuffled(numbers: np.ndarray, epochs: np.ndarray, num_rows: int, seed: int) -> np.ndarray:
+    """Draw an order for every epoch; the number `num_rows` stays."""
+    is_real = numbers < num_rows
+    result = numbers.copy()
+    result[is_real] = permuted(numbers[is_real], num_rows, seed, epochs[is_real])
+    return result

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from bert_keras.data.batch_source import BatchSource
+from bert_keras.data.batch_source import BatchSource, rows_of_batch, shuffled
 from bert_keras.data.labels import TaskLabels, check_level, is_token_level
-from bert_keras.data.randomness import permuted
+from bert_keras.data.packing import Packing, Places
 from bert_keras.data.sentence import Sentence, SentenceBatch, TaskDataBatch
 
 
@@ -25,6 +25,7 @@ class LabelledGenerator(BatchSource):
     Attributes:
         batch_size: rows of every batch.
         num_examples: examples of an epoch.
+        num_rows: rows of an epoch: as many, or fewer if they are packed.
         token_tasks, sentence_tasks: names of the tasks that every batch has entries for.
     """
 
@@ -38,37 +39,30 @@ class LabelledGenerator(BatchSource):
         shuffle: bool,
         seed: int,
         wrap: bool,
+        pack: bool,
     ) -> None:
         self.batch_size = batch_size
-        self.num_examples = len(sentences)
+        self.num_examples = self.num_rows = len(sentences)
         self._max_len, self._length_multiple = max_len, length_multiple
         self._shuffle, self._seed, self._wrap = shuffle, seed, wrap
         self._examples = _Examples(sentences, pad_id, max_len)
         self.token_tasks = tuple(self._examples.token_tasks)
         self.sentence_tasks = tuple(self._examples.sentence_tasks)
+        self._packing: Packing | None = None
+        if pack and max_len is not None:
+            self._packing = Packing(self._examples.sizes[:-1], max_len, seed, shuffle)
+            self.num_rows = self._packing.num_rows
 
     def _batch(self, index: int) -> SentenceBatch:
-        rows = self._rows(index)
+        rows, epochs = rows_of_batch(index, self.batch_size, self.num_rows, self._wrap)
+        if self._packing is not None:
+            places = self._packing.places(rows, epochs)
+            return self._examples.packed(places, self.batch_size, self._packing)
+        if self._shuffle:
+            rows = shuffled(rows, epochs, self.num_rows, self._seed)
         longest = int(self._examples.sizes[rows].max())
         length = math.ceil(max(1, longest) / self._length_multiple) * self._length_multiple
         return self._examples.batch(rows, length if self._max_len is None else min(length, self._max_len))
-
-    def _rows(self, index: int) -> np.ndarray:
-        """Return the examples of a batch; `num_examples` stands for an empty row."""
-        numbers = np.arange(self.batch_size)
-        if self._wrap:
-            numbers += index * self.batch_size
-            epochs, numbers = np.divmod(numbers, self.num_examples)
-        else:
-            epoch, batch = divmod(index, len(self))
-            numbers += batch * self.batch_size
-            epochs = np.full(self.batch_size, epoch)
-        if not self._shuffle:
-            return np.minimum(numbers, self.num_examples)
-        is_real = numbers < self.num_examples
-        rows = np.full(self.batch_size, self.num_examples)
-        rows[is_real] = permuted(numbers[is_real], self.num_examples, self._seed, epochs[is_real])
-        return rows
 
 
 class _Examples:
@@ -93,18 +87,36 @@ class _Examples:
         columns = np.arange(length)
         places = self._starts[rows][:, None] + columns
         places[columns >= self.sizes[rows][:, None]] = self._tokens.size - 1
-        token_level = {
-            name: TaskDataBatch(*(flat[places] for flat in data)) for name, data in self.token_tasks.items()
-        }
-        sentence_level = {
-            name: TaskDataBatch(*(flat[rows] for flat in data)) for name, data in self.sentence_tasks.items()
-        }
         return SentenceBatch(
             self._tokens[places],
             self._segments[places],
             self._padding_mask[places],
-            token_level,
-            sentence_level,
+            _chosen(self.token_tasks, places),
+            _chosen(self.sentence_tasks, rows),
+        )
+
+    def packed(self, where: Places, num_rows: int, packing: Packing) -> SentenceBatch:
+        """Return some examples, several in a row."""
+        size, length = self.sizes[where.example], packing.length
+        within = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+        target = np.repeat(where.row * length + where.column, size) + within
+        source = np.full(num_rows * length, self._tokens.size - 1)
+        source[target] = np.repeat(self._starts[where.example], size) + within
+        places = source.reshape(num_rows, length)
+        sequences, positions = np.zeros((2, num_rows * length), np.int32)
+        sequences[target], positions[target] = np.repeat(where.number + 1, size), within
+        shape = num_rows, length
+        examples = np.full((num_rows, packing.most), self.sizes.size - 1)
+        examples[where.row, where.number] = where.example
+        padding_mask = self._padding_mask[places]
+        return SentenceBatch(
+            self._tokens[places],
+            self._segments[places],
+            padding_mask,
+            _chosen(self.token_tasks, places),
+            _chosen(self.sentence_tasks, examples),
+            sequences.reshape(shape) * padding_mask,
+            positions.reshape(shape),
         )
 
     def _flat(self, parts: Sequence[Sequence[int]], dtype: type[np.generic], padding: int) -> np.ndarray:
@@ -125,6 +137,10 @@ class _Examples:
             tasks[name].add(data, start if on_tokens else number, size, where)
 
 
+def _chosen(tasks: dict[str, TaskDataBatch], places: np.ndarray) -> dict[str, TaskDataBatch]:
+    return {name: TaskDataBatch(*(array[places] for array in data)) for name, data in tasks.items()}
+
+
 def labelled_generator(
     sentences: Iterable[Sentence],
     *,
@@ -135,6 +151,7 @@ def labelled_generator(
     shuffle: bool = True,
     seed: int = 0,
     wrap: bool = True,
+    pack: bool = False,
 ) -> LabelledGenerator:
     """Return a source of batches of given examples: to fine-tune, to validate, or to predict without labels.
 
@@ -155,6 +172,11 @@ def labelled_generator(
         wrap: fill the last batch of an epoch with the first examples of the next one. If False, as for
             validation and prediction, fill it with empty rows (nothing but padding, no labels), and begin
             every epoch anew.
+        pack: put several examples into each row, apart from one another, so that hardly any padding is left.
+            Every row has `max_len` tokens, which must be given; `length_multiple` does not matter. A batch
+            still has `batch_size` rows, but more examples, not always equally many (`num_rows` is the rows of
+            an epoch). Labels look as `TaskDataBatch` tells. Each epoch draws anew which examples share a row;
+            without `shuffle` all epochs are alike, and the order is that of sizes.
 
     Returns:
         A sized, indexable, iterable `LabelledGenerator` of `SentenceBatch`.
@@ -162,7 +184,7 @@ def labelled_generator(
     Raises:
         ValueError: if there are no examples, one is longer than `max_len`, its parts or labels differ in
             length, a label is no integer, a task is token-level here and sentence-level there, or an argument
-            is out of its range.
+            is missing or out of its range.
         TypeError: if something is no `Sentence`, or a label is of another type.
 
     Example:
@@ -184,7 +206,11 @@ def labelled_generator(
             raise ValueError(f"`{name}` must be at least {bound}. Received: {name}={value}")
     if not 0 <= operator.index(seed) < 2**64:
         raise ValueError(f"`seed` must be from 0 to 2**64 - 1. Received: seed={seed}")
-    return LabelledGenerator(sentences, pad_id, batch_size, max_len, length_multiple, shuffle, seed, wrap)
+    if pack and max_len is None:
+        raise ValueError("`pack` needs `max_len`, the length of every row: 128, say. Received: max_len=None")
+    return LabelledGenerator(
+        sentences, pad_id, batch_size, max_len, length_multiple, shuffle, seed, wrap, pack
+    )
 
 
 def _size(sentence: Sentence, number: int, max_len: int | None) -> int:

@@ -60,7 +60,7 @@ class LMGenerator(BatchSource):
         self.corpus = corpus
         self.vocab_size = text_encoder.vocab_size
         self.batch_size, self.max_len = batch_size, max_len
-        self.num_examples = plan.num_examples
+        self.num_examples = self.num_rows = plan.num_examples
         self._text_encoder, self._plan, self._seed = text_encoder, plan, seed
         self._vocabulary = vocabulary_of(text_encoder)
         self._thresholds = thresholds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -31,9 +32,12 @@ class _Form(NamedTuple):
     last_axis: int | None
     dtype: np.dtype
 
-    def empty(self, rows: int, length: int) -> TaskDataBatch:
-        """Return the labels of a batch without labels."""
+    def empty(self, batch: SentenceBatch) -> TaskDataBatch:
+        """Return labels for a batch that has none."""
+        rows, length = batch.tokens.shape
         shape: tuple[int, ...] = (rows, length) if self.is_token_level else (rows,)
+        if batch.is_packed and not self.is_token_level:
+            shape = (rows, 1)
         mask = np.zeros(shape, bool) if self.is_token_level else np.full(shape, -1, np.int32)
         if self.last_axis is None:
             return TaskDataBatch(np.zeros(shape, self.dtype), mask)
@@ -55,7 +59,7 @@ class MixedGenerator(BatchSource):
         first = {name: source[0] for name, source in sources.items()}
         self._forms = _common_forms(first)
         self.batch_size = max(len(batch.tokens) for batch in first.values())
-        self.num_examples = self.batch_size * num_batches
+        self.num_examples = self.num_rows = self.batch_size * num_batches
         sizes = [getattr(source, "vocab_size", None) for source in sources.values()]
         self.vocab_size = max((size for size in sizes if size is not None), default=None)
 
@@ -75,12 +79,13 @@ class MixedGenerator(BatchSource):
         except IndexError:  # a list, say, which begins again
             batch = source[local % len(source)]
         token_level, sentence_level = dict(batch.token_classification), dict(batch.sentence_classification)
-        rows, length = batch.tokens.shape
         for task, form in self._forms.items():
             labels = token_level if form.is_token_level else sentence_level
             if task not in labels:
-                labels[task] = form.empty(rows, length)
-        return SentenceBatch(batch.tokens, batch.segments, batch.padding_mask, token_level, sentence_level)
+                labels[task] = form.empty(batch)
+        return dataclasses.replace(
+            batch, token_classification=token_level, sentence_classification=sentence_level
+        )
 
 
 class _FixedPlan:
@@ -242,7 +247,7 @@ def _common_forms(first: Mapping[str, SentenceBatch]) -> dict[str, _Form]:
         ):
             for task, data in labels.items():
                 target = np.asarray(data.target)
-                has_more = target.ndim > (2 if is_token_level else 1)
+                has_more = target.ndim > (2 if is_token_level or batch.is_packed else 1)
                 form = _Form(is_token_level, target.shape[-1] if has_more else None, target.dtype)
                 other = forms.setdefault(task, form)
                 found_in.setdefault(task, name)

@@ -7,6 +7,7 @@ NumPy promises that the raw stream of a bit generator never changes, and promise
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -50,12 +51,12 @@ def below(words: np.ndarray, bound: int) -> np.ndarray:
     return ((words.astype(np.uint64) * np.uint64(bound)) >> np.uint64(32)).view(np.int64)
 
 
-def permuted(positions: np.ndarray, size: int, seed: int, rounds: np.ndarray) -> np.ndarray:
+def permuted(positions: np.ndarray, size: int | np.ndarray, seed: int, rounds: np.ndarray) -> np.ndarray:
     """Apply pseudorandom permutations of `range(size)`, without holding any of them.
 
     Args:
         positions: `(n,)` integers from 0 to `size - 1`.
-        size: of the permuted range, at most 2**62.
+        size: of the permuted range, at most 2**62; or `(n,)` integers up to 2**52, one for each position.
         seed: from 0 to 2**64 - 1.
         rounds: `(n,)` integers: which permutation each position goes through. Each seed and round has its
             own.
@@ -67,18 +68,37 @@ def permuted(positions: np.ndarray, size: int, seed: int, rounds: np.ndarray) ->
     again. The digits have bases near the square root of `size`, so that hardly anything does. Black and
     Rogaway, 2002, "Ciphers with arbitrary finite domains".
     """
-    base = math.isqrt(size - 1) + 1
-    bases = (base, -(-size // base))
     keys = _keys(seed, rounds)
-    values = _feistel(np.asarray(positions).astype(np.uint64), keys, bases)
+    values = np.asarray(positions).astype(np.uint64)
+    if isinstance(size, np.ndarray):
+        return _permuted_each(values, size.astype(np.uint64), keys)
+    base = math.isqrt(size - 1) + 1
+    bases = np.uint64(base), np.uint64(-(-size // base))
+    values = _feistel(values, keys, bases)
     while (values >= size).any():
         outside = np.flatnonzero(values >= size)
         values[outside] = _feistel(values[outside], keys[:, outside], bases)
     return values.view(np.int64)
 
 
-def _feistel(values: np.ndarray, keys: np.ndarray, bases: tuple[int, int]) -> np.ndarray:
-    first, second = (np.uint64(base) for base in bases)
+def uniform_of(seed: int, numbers: np.ndarray) -> np.ndarray:
+    """Return for each integer a float64 in [0, 1) that belongs to it and the seed."""
+    return (_keys(seed, numbers)[0] >> np.uint64(11)) * 2.0**-53
+
+
+def _permuted_each(values: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    base = np.sqrt((sizes - np.uint64(1)).astype(np.float64)).astype(np.uint64) + np.uint64(1)
+    bases = base, (sizes + base - np.uint64(1)) // base
+    values = _feistel(values, keys, bases)
+    outside = np.flatnonzero(values >= sizes)
+    while outside.size:
+        values[outside] = _feistel(values[outside], keys[:, outside], (bases[0][outside], bases[1][outside]))
+        outside = outside[values[outside] >= sizes[outside]]
+    return values.view(np.int64)
+
+
+def _feistel(values: np.ndarray, keys: np.ndarray, bases: tuple[Any, Any]) -> np.ndarray:
+    first, second = bases
     left, right = values // second, values % second
     for turn in range(0, _NUM_ROUNDS, 2):
         left = (left + _digit(right + keys[turn], first)) % first
@@ -86,7 +106,7 @@ def _feistel(values: np.ndarray, keys: np.ndarray, bases: tuple[int, int]) -> np
     return left * second + right
 
 
-def _digit(values: np.ndarray, base: np.uint64) -> np.ndarray:
+def _digit(values: np.ndarray, base: Any) -> np.ndarray:
     """Hash 64 bits to a digit from 0 to `base - 1`."""
     values = values * _MIX_1
     values = (values ^ (values >> _HALF)) * _MIX_2

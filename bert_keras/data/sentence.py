@@ -45,6 +45,11 @@ class TaskDataBatch(NamedTuple):
             as the longest, with -1 after the end of shorter ones.
         target_mask: token-level: `(batch, length)` bool, True where there is a label. Sentence-level:
             `(batch,)` int32, the position that the label is read from, -1 where the example has no label.
+
+    Of a packed batch the arrays of a sentence-level task are `(batch, k)`, with further axes of the target as
+    above: column j is about the sequence j + 1 of the row, -1 in `target_mask` where there is none or it has
+    no label. All positions, those of spans too, count from the first token of their own sequence, just as
+    they would if it were alone. Token-level arrays look the same as ever.
     """
 
     target: np.ndarray
@@ -89,6 +94,10 @@ class SentenceBatch:
         padding_mask: `(batch, length)` bool, True for real tokens.
         token_classification: labels of token-level tasks, by task name.
         sentence_classification: labels of sentence-level tasks, by task name.
+        sequence_ids: `(batch, length)` int32 in a packed batch, whose rows hold several sequences: 0 at
+            padding, k in the k-th sequence of the row. None if every row is one sequence.
+        position_ids: `(batch, length)` int32, counted from 0 in every sequence. None for columns of the row;
+            made from `sequence_ids` where only those are given.
 
     Example:
 
@@ -104,3 +113,39 @@ class SentenceBatch:
     padding_mask: np.ndarray
     token_classification: dict[str, TaskDataBatch] = field(default_factory=dict)
     sentence_classification: dict[str, TaskDataBatch] = field(default_factory=dict)
+    sequence_ids: np.ndarray | None = None
+    position_ids: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.sequence_ids is not None and self.position_ids is None:
+            self.position_ids = _counted(self.sequence_ids)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether rows hold several sequences."""
+        return self.sequence_ids is not None
+
+    def sequence_starts(self, num_columns: int) -> np.ndarray:
+        """Return the first column of every sequence of a packed batch.
+
+        Args:
+            num_columns: of how many sequences a row at most.
+
+        Returns:
+            int64, `(batch, num_columns)`; 0 where the row has fewer sequences.
+        """
+        starts = np.zeros((len(self.tokens), num_columns + 1), np.int64)
+        if self.sequence_ids is not None and self.position_ids is not None:
+            row, column = np.nonzero(self.sequence_ids)
+            number = np.minimum(self.sequence_ids[row, column], num_columns + 1)
+            starts[row, number - 1] = column - self.position_ids[row, column]
+        return starts[:, :num_columns]
+
+
+def _counted(sequence_ids: np.ndarray) -> np.ndarray:
+    """Return positions from 0 in every stretch of equal ids, 0 at padding."""
+    columns = np.arange(sequence_ids.shape[1], dtype=np.int32)
+    begins = np.ones(sequence_ids.shape, bool)
+    begins[:, 1:] = sequence_ids[:, 1:] != sequence_ids[:, :-1]
+    begin = np.maximum.accumulate(np.where(begins, columns, 0), axis=1)
+    return np.where(sequence_ids > 0, columns - begin, 0).astype(np.int32)

@@ -141,11 +141,15 @@ def check_batch(batch: Any, tasks: Iterable[TaskMetadata], facts: EncoderFacts, 
         f"{where}: token ids", batch.tokens, facts.vocab_size, "the encoder's token embedding has", "rows"
     )
     _check_range(f"{where}: segment ids", batch.segments, facts.num_segments, "the encoder knows", "segments")
+    _check_sequences(batch, where)
     length = batch.tokens.shape[1]
+    if batch.position_ids is not None:
+        length = int(np.max(batch.position_ids, initial=0)) + 1
     if facts.max_len is not None and length > facts.max_len and not facts.takes_any_length:
         raise ValueError(
-            f"{where} has rows of {length} tokens, but the encoder has max_len={facts.max_len} positions. "
-            "Give the generator a smaller `max_len` or build the encoder with a larger one."
+            f"{where} has {'sequences' if batch.is_packed else 'rows'} of {length} tokens, but the encoder "
+            f"has max_len={facts.max_len} positions. Give the generator a smaller "
+            "`max_len` or build the encoder with a larger one."
         )
     for task in tasks:
         labels = batch.token_classification if task.is_token_level else batch.sentence_classification
@@ -158,7 +162,7 @@ def check_batch(batch: Any, tasks: Iterable[TaskMetadata], facts: EncoderFacts, 
                 "labels (a mask of False, or the index -1, marks examples without), or make the task "
                 "inactive in this phase."
             )
-        _check_labels(labels[task.name], task, batch.tokens.shape, where)
+        _check_labels(labels[task.name], task, batch, where)
 
 
 def check_causality(batch: SentenceBatch, encoder: keras.Model, tasks: Iterable[TaskMetadata]) -> None:
@@ -180,6 +184,33 @@ def check_causality(batch: SentenceBatch, encoder: keras.Model, tasks: Iterable[
         )
 
 
+def check_packing(batch: SentenceBatch, encoder: keras.Model) -> None:
+    """Refuse a packed batch for an encoder that does not keep the sequences of a row apart.
+
+    An encoder may say it of itself in `supports_packing`; of others it is found out by a try.
+
+    Raises:
+        ValueError: if it says that it does not, takes no `sequence_ids`, or lets the tokens of one sequence
+            change the hidden states of another.
+    """
+    says = getattr(encoder, "supports_packing", None)
+    if not batch.is_packed or says:
+        return
+    if says is not None:
+        reason = f"its `supports_packing` is {says!r}"
+    elif "sequence_ids" not in input_names(encoder):
+        reason = f"it takes only {input_names(encoder)}, and not `sequence_ids`"
+    elif _mixes_sequences(encoder, batch):
+        reason = "the tokens of one change the hidden states of another, whatever `sequence_ids` say"
+    else:
+        return
+    raise ValueError(
+        f"The batches are packed, but the encoder does not keep the sequences of a row apart: {reason}. "
+        "Build the generator with pack=False (`buckets` of labelled_generator save padding too), or let the "
+        "encoder heed `sequence_ids`."
+    )
+
+
 def labelled_tasks(batch: SentenceBatch, tasks: Iterable[TaskMetadata]) -> list[TaskMetadata]:
     """Return those of the tasks that the batch has an entry for."""
     return [
@@ -189,10 +220,38 @@ def labelled_tasks(batch: SentenceBatch, tasks: Iterable[TaskMetadata]) -> list[
     ]
 
 
-def _check_labels(labels: TaskDataBatch, task: TaskMetadata, shape: tuple[int, ...], where: str) -> None:
+def _check_sequences(batch: SentenceBatch, where: str) -> None:
+    """Check what only packed batches have."""
+    shape = batch.tokens.shape
+    for name, ids in (("sequence_ids", batch.sequence_ids), ("position_ids", batch.position_ids)):
+        if ids is None:
+            continue
+        if ids.shape != shape or ids.dtype.kind not in "iu" or ids.min(initial=0) < 0:
+            raise ValueError(
+                f"{where}: `{name}` must be integers from 0 up of the shape {shape}, as the tokens. "
+                f"Received: {ids.dtype} {ids.shape}, least {ids.min(initial=0)}"
+            )
+    ids, positions = batch.sequence_ids, batch.position_ids
+    if ids is None or positions is None:
+        return
+    if ((ids > 0) != np.asarray(batch.padding_mask, bool)).any():
+        raise ValueError(f"{where}: `sequence_ids` must be 0 at padding, and only there.")
+    row, column = np.nonzero(ids)
+    begins = batch.sequence_starts(int(ids.max(initial=0)))[row, ids[row, column] - 1]
+    if (column - positions[row, column] != begins).any() or (begins < 0).any():
+        raise ValueError(
+            f"{where}: every sequence must be in one piece, and its `position_ids` must count from 0 at its "
+            "first token. Leave `position_ids` out to have them made from `sequence_ids`."
+        )
+
+
+def _check_labels(labels: TaskDataBatch, task: TaskMetadata, batch: SentenceBatch, where: str) -> None:
     target, mask = (np.asarray(array) for array in labels)
     what = f"{where}: labels of task '{task.name}' ({task.kind})"
-    expected = shape if task.is_token_level else shape[:1]
+    shape = batch.tokens.shape
+    expected: tuple[int | None, ...] = shape if task.is_token_level else shape[:1]
+    if batch.is_packed and not task.is_token_level:
+        expected = (shape[0], mask.shape[1] if mask.ndim == 2 else None)
     more = {"multi_label": (None,), "span": (2,)}.get(task.kind, ())
     if task.kind == "regression" and (task.num_classes > 1 or target.ndim > len(expected)):
         more = (task.num_classes,)
@@ -225,6 +284,29 @@ def _check_labels(labels: TaskDataBatch, task: TaskMetadata, shape: tuple[int, .
         raise ValueError(f"{what} must be finite.")
     if not task.is_token_level:
         _check_range(f"{what}: their positions", mask[mask >= 0], shape[1], "rows have", "tokens")
+        if batch.is_packed:
+            _check_within_sequences(target, mask, task, batch, what)
+
+
+def _check_within_sequences(
+    target: np.ndarray, mask: np.ndarray, task: TaskMetadata, batch: SentenceBatch, what: str
+) -> None:
+    row, sequence = np.nonzero(mask >= 0)
+    positions = mask[row, sequence][:, None]
+    if task.kind == "span":
+        positions = np.concatenate([positions, target[row, sequence]], axis=1)
+    columns = positions + batch.sequence_starts(mask.shape[1])[row, sequence][:, None]
+    ids = batch.sequence_ids
+    if ids is None:
+        return
+    inside = columns < ids.shape[1]
+    inside &= ids[row[:, None], np.minimum(columns, ids.shape[1] - 1)] == sequence[:, None] + 1
+    if not inside.all():
+        wrong = int(np.flatnonzero(~inside.all(axis=1))[0])
+        raise ValueError(
+            f"{what}: positions count from the first token of their own sequence and must be within it. "
+            f"Received: {positions[wrong].tolist()} for sequence {sequence[wrong] + 1} of row {row[wrong]}."
+        )
 
 
 def _check_range(what: str, ids: np.ndarray, limit: int | None, holder: str, unit: str) -> None:
@@ -263,6 +345,29 @@ def _sees_future(encoder: keras.Model, batch: SentenceBatch) -> bool:
         keras.ops.cast(encoder(select_inputs(encoder, arrays), training=False), "float32")
     )
     return float(np.abs(hidden[0, :-1] - hidden[1, :-1]).max()) > 1e-5
+
+
+def _mixes_sequences(encoder: keras.Model, batch: SentenceBatch) -> bool:
+    """Change the tokens of each half of a row's sequences, and see whether the other half's states move."""
+    ids = np.asarray(batch.sequence_ids)
+    row = int(ids.max(axis=1).argmax())
+    middle = (int(ids[row].max()) + 1) // 2
+    if middle == 0 or ids[row].max() < 2:
+        return False
+    parts = [(ids[row] > 0) & (ids[row] <= middle), ids[row] > middle]
+    tokens = np.repeat(batch.tokens[row : row + 1], 3, axis=0).astype("int32")
+    for number, part in enumerate(parts, 1):
+        tokens[number, part] = np.roll(tokens[0], 1)[part] if part.sum() > 1 else tokens[0, 0]
+        if (tokens[number] == tokens[0]).all():
+            tokens[number, part] = batch.tokens.max()
+    arrays = {"token_ids": tokens}
+    others = {"segment_ids": batch.segments, "position_ids": batch.position_ids, "sequence_ids": ids}
+    for name, array in others.items():
+        arrays[name] = np.repeat(np.asarray(array)[row : row + 1], 3, axis=0).astype("int32")
+    hidden = encoder(select_inputs(encoder, arrays), training=False)
+    hidden = keras.ops.convert_to_numpy(keras.ops.cast(hidden, "float32"))
+    moved = [np.abs(hidden[k] - hidden[0]).max(-1) for k in (1, 2)]
+    return bool(moved[0][parts[1]].max() > 1e-5 or moved[1][parts[0]].max() > 1e-5)
 
 
 def _output_shape(encoder: keras.Model) -> tuple:

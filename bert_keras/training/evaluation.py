@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from bert_keras.tasks import IS_NEXT_TASK, LM_TASK, TaskMetadata
-from bert_keras.training.checks import encoder_facts, labelled_tasks
+from bert_keras.training.checks import check_packing, encoder_facts, labelled_tasks
 from bert_keras.training.feed import TaskFeed, feed_length
 from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.scores import (
@@ -52,7 +52,8 @@ def evaluate_model(
         - `lm_perplexity`.
 
     Raises:
-        ValueError: if a batch does not fit the model, or the first one labels none of its tasks.
+        ValueError: if a batch does not fit the model, or the first one labels none of its tasks, or it is
+            packed and the encoder does not keep sequences apart.
 
     Example:
 
@@ -63,6 +64,7 @@ def evaluate_model(
     length = feed_length(generator, steps, "steps")
     feed = TaskFeed(generator, [], encoder_facts(model.encoder), lambda task, step: 1.0, length, "generator")
     first = feed.batch(0)
+    check_packing(first, model.encoder)
     feed.tasks = tasks = labelled_tasks(first, model.tasks)
     if not tasks:
         raise ValueError(
@@ -106,14 +108,16 @@ def score_predictions(model: MultiTaskModel, feed: TaskFeed, num_batches: int) -
         x, y = feed[index]
         x = {**x, "positions": {task.name: x["positions"][task.name] for task in tasks}}
         logits = model.predict_on_batch(x)
-        length = x["token_ids"].shape[1]
+        # Each sequence of the batch by a number of its own: in `sequence_ids` they begin anew in every row.
+        ids = x["sequence_ids"]
+        sequences = (ids + (ids.max() + 1) * np.arange(len(ids))[:, None]).reshape(-1)
         for task in tasks:
             is_labelled = y["labelled"][task.name].reshape(-1) > 0
             targets = y["targets"][task.name]
             collected[task.name].add(
                 np.asarray(logits[task.name])[is_labelled].astype("float32"),
                 targets.reshape(-1, *targets.shape[2:])[is_labelled],
-                x["positions"][task.name].reshape(-1)[is_labelled] // length,
+                sequences[x["positions"][task.name].reshape(-1)[is_labelled]],
             )
     return {
         f"{task.name}_{name}": score
@@ -131,8 +135,8 @@ class _Collected:
         self.said: list[Any] = []
         self.sentences: list[np.ndarray] = []
 
-    def add(self, logits: np.ndarray, targets: np.ndarray, rows: np.ndarray) -> None:
-        """Add a batch: logits and targets of n labels, and the row that each is in."""
+    def add(self, logits: np.ndarray, targets: np.ndarray, sequences: np.ndarray) -> None:
+        """Add a batch: logits and targets of n labels, and the number of the sequence that each is in."""
         if self.task.kind == "multi_label":
             self.true += [classes[classes >= 0] for classes in targets]
             self.said += [np.flatnonzero(row >= 0) for row in logits]
@@ -143,7 +147,7 @@ class _Collected:
             logits = logits.argmax(1)
         self.true.append(targets)
         self.said.append(logits)
-        self.sentences.append(np.flatnonzero(np.diff(rows)) + 1)
+        self.sentences.append(np.flatnonzero(np.diff(sequences)) + 1)
 
     def scores(self) -> dict[str, float]:
         kind = self.task.kind

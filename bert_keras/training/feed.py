@@ -30,8 +30,10 @@ def encoder_arrays(batch: SentenceBatch) -> dict[str, np.ndarray]:
     ```
     """
     rows, length = batch.tokens.shape
-    positions = np.broadcast_to(np.arange(length, dtype="int32"), (rows, length))
-    arrays = (batch.tokens, batch.segments, positions, batch.padding_mask)
+    positions, sequences = batch.position_ids, batch.sequence_ids
+    if positions is None:
+        positions = np.broadcast_to(np.arange(length, dtype="int32"), (rows, length))
+    arrays = (batch.tokens, batch.segments, positions, batch.padding_mask if sequences is None else sequences)
     return {
         name: np.ascontiguousarray(array, dtype="int32")
         for name, array in zip(ENCODER_INPUTS, arrays, strict=True)
@@ -58,6 +60,11 @@ def training_arrays(batch: SentenceBatch, tasks: Sequence[TaskMetadata], weights
     """
     rows, length = batch.tokens.shape
     positions, targets, labelled, task_weights = {}, {}, {}, {}
+    sentence_columns = 1
+    if batch.sequence_ids is not None:
+        # By the number of sequences, so that all tasks change their shapes together.
+        num_sequences = int(np.max(batch.sequence_ids, axis=1).sum())
+        sentence_columns = _rounded_up(-(-num_sequences // rows), 1)
     for task, weight in zip(tasks, weights, strict=True):
         if task.is_token_level:
             target, mask = batch.token_classification[task.name]
@@ -65,12 +72,8 @@ def training_arrays(batch: SentenceBatch, tasks: Sequence[TaskMetadata], weights
             values = target.reshape(-1, *target.shape[2:])[places]
             columns = _rounded_up(-(-len(places) // rows), task.num_classes)
         else:
-            target, index = batch.sentence_classification[task.name]
-            index = np.asarray(index)
-            chosen = np.flatnonzero(index >= 0)
-            places = chosen * length + index[chosen]
-            values = np.asarray(target)[chosen]
-            columns = 1
+            places, values = _sentence_labels(batch, task)
+            columns = sentence_columns
         dtype = "float32" if task.kind == "regression" else "int32"
         positions[task.name] = _folded(places, rows, columns, "int32")
         targets[task.name] = _folded(values, rows, columns, dtype)
@@ -78,6 +81,22 @@ def training_arrays(batch: SentenceBatch, tasks: Sequence[TaskMetadata], weights
         task_weights[task.name] = np.full((rows,), weight, "float32")
     x = {**encoder_arrays(batch), "positions": positions}
     return x, {"targets": targets, "labelled": labelled, "task_weights": task_weights}
+
+
+def _sentence_labels(batch: SentenceBatch, task: TaskMetadata) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places that the labels of a task are read from (row times length plus column), and the
+    labels; spans as columns."""
+    length = batch.tokens.shape[1]
+    target, index = (np.asarray(array) for array in batch.sentence_classification[task.name])
+    if not batch.is_packed:
+        rows = np.flatnonzero(index >= 0)
+        return rows * length + index[rows], target[rows]
+    rows, sequences = np.nonzero(index >= 0)
+    begins = batch.sequence_starts(index.shape[1])[rows, sequences]
+    values = target[rows, sequences]
+    if task.kind == "span":
+        values = values + begins[:, None]
+    return rows * length + begins + index[rows, sequences], values
 
 
 def feed_length(generator: Any, steps: int | None, argument: str) -> int:

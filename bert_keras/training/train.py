@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import keras
 
 from bert_keras.tasks import TaskMetadata, check_tasks
-from bert_keras.training.checks import check_causality, encoder_facts
+from bert_keras.training.checks import check_causality, check_packing, encoder_facts
 from bert_keras.training.evaluation import ValidationScores
 from bert_keras.training.feed import TaskFeed, feed_length
 from bert_keras.training.model import MultiTaskModel
@@ -77,7 +77,8 @@ def train_model(
     Raises:
         ValueError: before anything is trained, if the first batch, the tasks and the encoder do not fit one
             another: ids or labels out of range, labels missing, rows longer than the encoder's positions,
-            next-token labels over an encoder that sees the future, a phase without active tasks.
+            next-token labels over an encoder that sees the future, packed rows for one that does not keep
+            their sequences apart, a phase without active tasks.
 
     Example:
 
@@ -165,6 +166,7 @@ class _Phase:
         first = [source[0] for source in getattr(generator, "sources", {}).values()]
         for batch in first or [self.feed.batch(0)]:
             check_causality(batch, model.encoder, self.tasks)
+            check_packing(batch, model.encoder)
         self.validation = None
         if validation[0] is not None:
             length = feed_length(*validation, "validation_steps")
@@ -176,7 +178,7 @@ class _Phase:
                 length,
                 f"validation_{name}_generator",
             )
-            self.validation.batch(0)
+            check_packing(self.validation.batch(0), model.encoder)
             self.callbacks = [ValidationScores(self.validation, length), *self.callbacks]
         self.optimizer = self._optimizer(optimizer)
         self.steps_done = 0

@@ -23,9 +23,16 @@ MAKERS = {
     "qrnn": lambda **a: create_qrnn(40, 8, **{"num_layers": 2, **a}),
     "wide_qrnn": lambda **a: create_qrnn(40, 6, num_layers=1, window=3, bidirectional=False, **a),
     "text_cnn": lambda **a: create_text_cnn(40, 8, **{"num_layers": 2, **a}, num_filters=5),
-    "transformer": lambda **a: create_transformer(40, 8, 32, 2, 2, 16, **{"seed": 1, **a}),
+    "transformer": lambda **a: transformer(**a),
+    "sinusoidal_transformer": lambda **a: transformer(position_embedding="sinusoidal", **a),
+    "rotary_transformer": lambda **a: transformer(position_embedding="rotary", norm_placement="pre", **a),
+    "causal_transformer": lambda **a: transformer(is_causal=True, **a),
 }
-OTHERS = [name for name in MAKERS if name != "transformer"]
+OTHERS = [name for name in MAKERS if "transformer" not in name]
+
+
+def transformer(**arguments):
+    return create_transformer(40, 8, 32, 2, 2, 16, **{"seed": 1, **arguments})
 
 
 def make(name, **arguments):
@@ -177,9 +184,7 @@ def test_gradients_are_the_same_alone_and_packed(name):
     first, second = tokens(6), [t + 5 if t < 35 else 35 for t in tokens(5, 1)]
 
     rates = (
-        ["dropout"]
-        if name != "transformer"
-        else [f"{p}_dropout" for p in ("embedding", "attention", "residual")]
+        ["dropout"] if name in OTHERS else [f"{p}_dropout" for p in ("embedding", "attention", "residual")]
     )
 
     def step(inputs, weights_of_positions):
