@@ -134,7 +134,7 @@ class Muon(keras.optimizers.Optimizer):
         return number
 
     def _backend_update_step(
-        self, grads: Sequence[Any], trainable_variables: Sequence[Any], rate: Any
+        self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
         directions = self._directions(list(grads), trainable_variables)
         super()._backend_update_step(directions, trainable_variables, learning_rate)
