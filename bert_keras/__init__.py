@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from bert_keras.training import MultiTaskModel as MultiTaskModel
     from bert_keras.training import compare_pretraining as compare_pretraining
     from bert_keras.training import create_optimizer as create_optimizer
+    from bert_keras.training import create_recipe as create_recipe
     from bert_keras.training import encoder_arrays as encoder_arrays
     from bert_keras.training import evaluate_model as evaluate_model
     from bert_keras.training import extend_vocabulary as extend_vocabulary
@@ -120,6 +121,7 @@ _HOMES = {
         "MultiTaskModel",
         "compare_pretraining",
         "create_optimizer",
+        "create_recipe",
         "encoder_arrays",
         "evaluate_model",
         "extend_vocabulary",

@@ -5,8 +5,10 @@ from bert_keras.training.evaluation import evaluate_model
 from bert_keras.training.feed import TaskFeed, encoder_arrays, training_arrays
 from bert_keras.training.loading import load_model
 from bert_keras.training.model import MultiTaskModel
-from bert_keras.training.optimizers import WarmupDecay, create_optimizer
+from bert_keras.training.muon import Muon
+from bert_keras.training.optimizers import ProgressDecay, WarmupDecay, create_optimizer
 from bert_keras.training.prediction import LabelPrediction, SpanPrediction, WordPrediction, predict
+from bert_keras.training.recipes import RECIPES, Recipe, create_recipe
 from bert_keras.training.train import train_model
 from bert_keras.training.vocabulary import extend_vocabulary
 
@@ -15,12 +17,17 @@ __all__ = [
     "ComparisonRow",
     "LabelPrediction",
     "MultiTaskModel",
+    "Muon",
+    "ProgressDecay",
+    "RECIPES",
+    "Recipe",
     "SpanPrediction",
     "TaskFeed",
     "WarmupDecay",
     "WordPrediction",
     "compare_pretraining",
     "create_optimizer",
+    "create_recipe",
     "encoder_arrays",
     "evaluate_model",
     "extend_vocabulary",

@@ -10,6 +10,7 @@ import keras
 from bert_keras.encoders import ENCODER_CLASSES
 from bert_keras.tasks import TaskMetadata
 from bert_keras.training.model import MultiTaskModel
+from bert_keras.training.recipes import Recipe
 from bert_keras.training.saving import check_variables, read_metadata, weights_path
 
 
@@ -26,7 +27,8 @@ def load_model(
             read from the file; a schedule of a subclass then comes back as a plain `TaskWeightScheduler`.
 
     Returns:
-        The model, ready to predict or to be trained on. The encoder is changed only if everything fits.
+        The model, ready to predict or to be trained on, with its `recipes`. The encoder is changed only if
+        everything fits.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -54,4 +56,5 @@ def load_model(
         tasks = [TaskMetadata.from_config(task) for task in metadata["tasks"]]
     model = MultiTaskModel(encoder, tasks, seed=metadata["seed"])
     model.load_weights(filepath)
+    model.recipes = {phase: Recipe(**config) for phase, config in metadata.get("recipes", {}).items()}
     return model

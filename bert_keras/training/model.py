@@ -111,6 +111,7 @@ class MultiTaskModel(keras.Model):
 
     Attributes:
         encoder, tasks: the arguments.
+        recipes: the `Recipe` of each phase that was trained by one.
 
     Raises:
         ValueError: if names repeat, the encoder's inputs or output are not of this form, or `"lm"` and the
@@ -164,6 +165,7 @@ class MultiTaskModel(keras.Model):
         self.pooler, self.heads, self._parts = pooler, heads, parts
         adopt_heads(getattr(encoder, "pretrained_heads", None) or {}, pooler, heads)
         self.task_metrics = TaskMetrics(tasks)
+        self.recipes: dict[str, Any] = {}
         self._is_fitting = False
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -297,6 +299,8 @@ class MultiTaskModel(keras.Model):
                 f"Nothing is skipped on loading. Received: skip_mismatch={skip_mismatch}, {kwargs}"
             )
         read_weights(self, filepath)
+        if not self._is_fitting:
+            self.encoder.is_trained = True
 
     def get_config(self) -> dict[str, Any]:
         return {

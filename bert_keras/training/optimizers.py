@@ -58,6 +58,82 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
+SCHEDULES = ("linear", "cosine", "stable")
+
+
+def rate_level(progress: Any, warmup: float, schedule: str, decay_share: float) -> Any:
+    """Return which part of its peak the learning rate has.
+
+    Args:
+        progress: share of the training that is behind, from 0 to 1; a number or a tensor.
+        warmup: share in which the rate rises linearly from zero.
+        schedule: what follows: `"linear"` or `"cosine"` down to zero at the end, or `"stable"`: flat, then
+            linear to zero.
+        decay_share: with `"stable"`, share of the training in which the rate falls, at its end.
+    """
+    left = ops.clip(1.0 - ops.cast(progress, "float32"), 0.0, 1.0)
+    if schedule == "stable":
+        fall = ops.minimum(left / decay_share, 1.0)
+    else:
+        fall = ops.minimum(left / max(1.0 - warmup, 1e-6), 1.0)
+        if schedule == "cosine":
+            fall = 0.5 - 0.5 * ops.cos(3.141592653589793 * fall)
+    return ops.minimum(fall, (1.0 - left) / warmup) if warmup else fall
+
+
+@keras.saving.register_keras_serializable(package="bert_keras")
+class ProgressDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate as a function of the share of the training that is behind.
+
+    Args:
+        peak: largest learning rate.
+        num_steps: length of the training, in steps; None where a clock tells how far it is (`clock`).
+        warmup, schedule, decay_share: as in `rate_level`.
+
+    Attributes:
+        clock: without `num_steps`, a float32 variable `(3,)`: the share of the training behind at a step, the
+            share that a step takes, and that step. It belongs among the optimizer's variables.
+
+    Raises:
+        ValueError: for an unknown schedule, or shares that do not fit together.
+    """
+
+    def __init__(
+        self, peak: float, num_steps: int | None, warmup: float, schedule: str, decay_share: float = 1.0
+    ) -> None:
+        super().__init__()
+        if schedule not in SCHEDULES:
+            raise ValueError(f"`schedule` must be one of {SCHEDULES}. Received: schedule={schedule!r}")
+        if not (0.0 <= warmup < 1.0 and 0.0 < decay_share <= 1.0):
+            raise ValueError(
+                "`warmup` and `decay_share` must be shares of the training, from 0 to 1. "
+                f"Received: warmup={warmup}, decay_share={decay_share}"
+            )
+        self.peak, self.num_steps, self.warmup = peak, num_steps, warmup
+        self.schedule, self.decay_share = schedule, decay_share
+        self.clock = None
+        if num_steps is None:
+            self.clock = keras.Variable([0.0, 0.0, 0.0], trainable=False, dtype="float32", name="clock")
+
+    def __call__(self, step: Any) -> Any:
+        middle = ops.cast(step, "float32") + 0.5
+        if self.clock is None:
+            progress = middle / self.num_steps
+        else:
+            clock = self.clock.value
+            progress = clock[0] + clock[1] * (middle - clock[2])
+        return self.peak * rate_level(progress, self.warmup, self.schedule, self.decay_share)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "peak": self.peak,
+            "num_steps": self.num_steps,
+            "warmup": self.warmup,
+            "schedule": self.schedule,
+            "decay_share": self.decay_share,
+        }
+
+
 def create_optimizer(
     num_steps: int,
     learning_rate: float = 1e-4,

@@ -146,6 +146,7 @@ def _metadata(model: MultiTaskModel) -> dict[str, Any]:
         "written_by": f"bert_keras {__version__}",
         "tasks": [task.get_config() for task in model.tasks],
         "seed": model.seed,
+        "recipes": {phase: recipe.get_config() for phase, recipe in model.recipes.items()},
         "encoder": {
             "class_name": type(encoder).__name__,
             "config": config,

@@ -13,11 +13,13 @@ from bert_keras.training.evaluation import ValidationScores
 from bert_keras.training.feed import TaskFeed, feed_length
 from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.optimizers import create_optimizer
+from bert_keras.training.recipes import Recipe, create_recipe, is_from_scratch, matrices_side_by_side
 
-Optimizer: TypeAlias = "str | keras.optimizers.Optimizer | Callable[[int], keras.optimizers.Optimizer]"
+Optimizer: TypeAlias = (
+    "str | keras.optimizers.Optimizer | Callable[[int], keras.optimizers.Optimizer] | Recipe | None"
+)
 
-# Peak learning rates of `"adam"`, where the user names none: small encoders from scratch, and gentle
-# fine-tuning.
+# Peak learning rates of `"adam"`: small encoders from scratch, and gentle fine-tuning.
 PRETRAIN_LEARNING_RATE = 1e-3
 FINETUNE_LEARNING_RATE = 1e-4
 
@@ -30,15 +32,16 @@ def train_model(
     *,
     pretrain_steps: int | None = None,
     pretrain_epochs: int = 1,
-    pretrain_optimizer: Optimizer = "adam",
+    pretrain_optimizer: Optimizer = None,
     pretrain_callbacks: Sequence[keras.callbacks.Callback] | None = None,
     finetune_steps: int | None = None,
     finetune_epochs: int = 1,
-    finetune_optimizer: Optimizer = "adam",
+    finetune_optimizer: Optimizer = None,
     finetune_callbacks: Sequence[keras.callbacks.Callback] | None = None,
     validation_pretrain_generator: Any = None,
     validation_finetune_generator: Any = None,
     validation_steps: int | None = None,
+    recipe: str | Recipe | None = None,
     seed: int = 0,
     steps_per_execution: int = 1,
     jit_compile: bool | str = "auto",
@@ -58,13 +61,17 @@ def train_model(
             any iterable of `SentenceBatch`.
         pretrain_steps, finetune_steps: batches an epoch; by default the generator's length.
         pretrain_epochs, finetune_epochs: number of epochs. Batches and schedules count on over epochs.
-        pretrain_optimizer, finetune_optimizer: `"adam"` for `create_optimizer(num_steps, learning_rate)` with
-            a peak of 1e-3 in pretraining and 1e-4 in fine-tuning; any other name or optimizer that Keras
-            takes; or a function from the phase's number of batches to an optimizer.
+        pretrain_optimizer, finetune_optimizer: a `Recipe`; `"adam"` for `create_optimizer(num_steps,
+            learning_rate)` with a peak of 1e-3 in pretraining and 1e-4 in fine-tuning; any other name or
+            optimizer that Keras takes; or a function from the phase's number of batches to an optimizer. By
+            default the recipe decides.
         pretrain_callbacks, finetune_callbacks: Keras callbacks.
         validation_pretrain_generator, validation_finetune_generator: sized and indexable; evaluated after
             each epoch.
         validation_steps: batches of each validation; by default all.
+        recipe: how the first of the phases trains: `"modern"`, `"bert"`, `"gentle"`, or figures of your own
+            (`create_recipe`). By default `"modern"` for a fresh encoder, and `"gentle"` for one with
+            published or saved weights. Fine-tuning after pretraining is gentle.
         seed: seed of fresh heads.
         steps_per_execution: batches that TensorFlow or JAX take in one call, so that Python is in the way
             less often; callbacks see only every last of them. torch takes 1 alone.
@@ -72,13 +79,15 @@ def train_model(
         verbose: as in Keras' `fit`.
 
     Returns:
-        The trained model. `model.training_history` has Keras' `History` of each phase by name.
+        The trained model. `model.training_history` has Keras' `History` of each phase by name, and
+        `model.recipes` the recipe, where one was used; it is saved with the model.
 
     Raises:
         ValueError: before anything is trained, if the first batch, the tasks and the encoder do not fit one
             another: ids or labels out of range, labels missing, rows longer than the encoder's positions,
             next-token labels over an encoder that sees the future, packed rows for one that does not keep
-            their sequences apart, a phase without active tasks.
+            their sequences apart, a phase without active tasks. If both a recipe and an optimizer are given
+            for one phase.
 
     Example:
 
@@ -95,18 +104,21 @@ def train_model(
         "pretrain": (
             (pretrain_generator, pretrain_steps),
             (validation_pretrain_generator, validation_steps),
-            (pretrain_epochs, pretrain_optimizer, pretrain_callbacks),
+            (pretrain_epochs, pretrain_callbacks),
         ),
         "finetune": (
             (finetune_generator, finetune_steps),
             (validation_finetune_generator, validation_steps),
-            (finetune_epochs, finetune_optimizer, finetune_callbacks),
+            (finetune_epochs, finetune_callbacks),
         ),
     }
+    first = "pretrain" if pretrain_generator is not None else "finetune"
+    optimizers = {"pretrain": pretrain_optimizer, "finetune": finetune_optimizer}
+    optimizers[first] = _first_optimizer(model, first, optimizers[first], recipe)
     prepared = []
     for name, (training, validation, how) in given.items():
         if training[0] is not None:
-            prepared.append(_Phase(model, name, training, validation, *how))
+            prepared.append(_Phase(model, name, training, validation, optimizers[name], *how))
         elif training[1] is not None or validation[0] is not None:
             raise ValueError(
                 f"`{name}_steps` or a validation generator was given, but no `{name}_generator`."
@@ -114,6 +126,7 @@ def train_model(
     model.training_history = {}
     for phase in prepared:
         model.training_history[phase.name] = phase.run(steps_per_execution, jit_compile, verbose)
+        model.encoder.is_trained = True
     return model
 
 
@@ -133,6 +146,7 @@ def model_for(encoder_model: keras.Model, tasks: Iterable[TaskMetadata], seed: i
         encoder_model.tasks = tasks
         return encoder_model
     model = MultiTaskModel(encoder_model.encoder, tasks, seed=seed)
+    model.recipes = dict(encoder_model.recipes)
     before = {(task.name, task.is_token_level, task.num_classes) for task in encoder_model.tasks}
     for task in tasks:
         if (task.name, task.is_token_level, task.num_classes) in before:
@@ -140,6 +154,22 @@ def model_for(encoder_model: keras.Model, tasks: Iterable[TaskMetadata], seed: i
     if model.pooler is not None and encoder_model.pooler is not None:
         _copy_weights(encoder_model.pooler, model.pooler)
     return model
+
+
+def _first_optimizer(
+    model: MultiTaskModel, phase: str, optimizer: Optimizer, recipe: str | Recipe | None
+) -> Optimizer:
+    """Return the optimizer of the phase that comes first, or the recipe for it."""
+    if recipe is not None and optimizer is not None:
+        raise ValueError(
+            f"Give `recipe` or `{phase}_optimizer`: each decides how the phase '{phase}' trains. "
+            f"Received: recipe={recipe!r}, {phase}_optimizer={optimizer!r}"
+        )
+    if optimizer is not None:
+        return optimizer
+    if recipe is None:
+        recipe = "modern" if is_from_scratch(model.encoder) else "gentle"
+    return create_recipe(recipe) if isinstance(recipe, str) else recipe
 
 
 class _Phase:
@@ -151,8 +181,8 @@ class _Phase:
         name: str,
         training: tuple[Any, int | None],
         validation: tuple[Any, int | None],
-        epochs: int,
         optimizer: Optimizer,
+        epochs: int,
         callbacks: Sequence[keras.callbacks.Callback] | None,
     ) -> None:
         generator, steps = training
@@ -180,7 +210,8 @@ class _Phase:
             )
             check_packing(self.validation.batch(0), model.encoder)
             self.callbacks = [ValidationScores(self.validation, length), *self.callbacks]
-        self.optimizer = self._optimizer(optimizer)
+        self.recipe = create_recipe("gentle") if optimizer is None else optimizer
+        self.optimizer = self._optimizer(self.recipe, facts.width)
         self.steps_done = 0
 
     def run(
@@ -188,6 +219,9 @@ class _Phase:
     ) -> keras.callbacks.History:
         """Train."""
         model = self.model
+        model.recipes.pop(self.name, None)
+        if isinstance(self.recipe, Recipe):
+            model.recipes[self.name] = self.recipe
         with model.only_training(self.tasks):
             model.compile(
                 optimizer=self.optimizer, steps_per_execution=steps_per_execution, jit_compile=jit_compile
@@ -209,8 +243,12 @@ class _Phase:
     def _validation_weight(self, task: TaskMetadata, step: int) -> float:
         return task.weight_scheduler.get(self.is_pretrain, self.steps_done)
 
-    def _optimizer(self, optimizer: Optimizer) -> keras.optimizers.Optimizer:
+    def _optimizer(self, optimizer: Optimizer, width: int) -> keras.optimizers.Optimizer:
         num_steps = self.steps * self.epochs
+        if isinstance(optimizer, Recipe):
+            tokens = self.feed.batch(0).tokens.size
+            splits = matrices_side_by_side(self.model.encoder)
+            return optimizer.create_optimizer(num_steps, width=width, batch_tokens=tokens, splits=splits)
         if isinstance(optimizer, str) and optimizer == "adam":
             return create_optimizer(
                 num_steps, PRETRAIN_LEARNING_RATE if self.is_pretrain else FINETUNE_LEARNING_RATE

@@ -1,0 +1,223 @@
+"""Muon for the matrices between hidden states, AdamW for everything else, as one optimizer."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+# Quintic Newton-Schulz iteration (Jordan et al. 2024): steepest at zero, so that few iterations bring all
+# singular values near 1; it does not converge, and need not.
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+# Kernels that do not lead from hidden states to hidden states: what is looked up, and the tasks' heads.
+NOT_HIDDEN = ("embedding", r"(^|/)task_", r"(^|/)pooler/")
+
+
+def orthogonalize(matrices: Any, num_iterations: int = 5, dtype: str = "bfloat16") -> Any:
+    """Return about the nearest matrices whose singular values are all equal to 1.
+
+    Args:
+        matrices: float, `(..., rows, columns)`, with no more rows than columns.
+        num_iterations: of Newton and Schulz; with 5 the singular values end between 0.7 and 1.2.
+        dtype: of the products.
+
+    Returns:
+        float32, of the same shape.
+
+    Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
+    """
+    a, b, c = _COEFFICIENTS
+    matrices = ops.cast(matrices, "float32")
+    norm = ops.sqrt(ops.sum(ops.square(matrices), axis=(-2, -1), keepdims=True))
+    x = ops.cast(matrices / (norm + 1e-7), dtype)
+    for _ in range(num_iterations):
+        gram = ops.matmul(x, ops.swapaxes(x, -1, -2))  # (..., rows, rows)
+        x = a * x + ops.matmul(b * gram + c * ops.matmul(gram, gram), x)
+    return ops.cast(x, "float32")
+
+
+@keras.saving.register_keras_serializable(package="bert_keras")
+class Muon(keras.optimizers.Optimizer):
+    """Muon with Adam for what is no hidden matrix.
+
+    A hidden matrix moves along the orthogonalised momentum of its gradient, so that all directions in it
+    learn at one pace; the size of its step is that of Adam (root mean square 0.2 times its learning rate, Liu
+    et al. 2025). Matrices of one shape are orthogonalised together. Unlike `keras.optimizers.Muon` it takes
+    matrices that stand side by side in one kernel apart, spares biases of any rank, and has a learning rate
+    for either part.
+
+    Args:
+        learning_rate: of Adam's part; a number or a schedule.
+        matrix_rate: learning rate of the hidden matrices, as a multiple of `learning_rate`.
+        momentum: of the hidden matrices (Nesterov's form).
+        beta_1, beta_2, epsilon: Adam's.
+        splits: how many matrices stand side by side in kernels whose path contains the key.
+        excluded: patterns of paths (searched for) of two-dimensional kernels that Adam trains.
+        num_iterations: of Newton and Schulz.
+        weight_decay: decoupled, times the learning rate of the part.
+        kwargs: what every Keras optimizer takes.
+
+    Raises:
+        ValueError: if `matrix_rate` or `num_iterations` is out of its range.
+
+    Example:
+
+    ```python
+    optimizer = Muon(2e-3, matrix_rate=3.0, splits={"qkv": 3})
+    model = train_model(encoder, tasks, generator, pretrain_steps=1000, pretrain_optimizer=optimizer)
+    ```
+
+    Sources: Jordan et al. 2024 (Muon); Liu et al. 2025, "Muon is scalable for LLM training"; Loshchilov and
+    Hutter 2017 (AdamW).
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 1e-3,
+        matrix_rate: float = 1.0,
+        momentum: float = 0.95,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        splits: Mapping[str, int] | None = None,
+        excluded: Sequence[str] = NOT_HIDDEN,
+        num_iterations: int = 5,
+        weight_decay: float | None = None,
+        name: str = "muon",
+        **kwargs: Any,
+    ) -> None:
+        if matrix_rate <= 0 or num_iterations < 1:
+            raise ValueError(
+                "`matrix_rate` must be above 0 and `num_iterations` at least 1. "
+                f"Received: matrix_rate={matrix_rate}, num_iterations={num_iterations}"
+            )
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
+        self.matrix_rate, self.momentum, self.num_iterations = matrix_rate, momentum, num_iterations
+        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+        self.splits, self.excluded = dict(splits or {}), tuple(excluded)
+
+    def is_hidden_matrix(self, variable: Any) -> bool:
+        """Return whether Muon, and not Adam, trains a variable."""
+        return (
+            len(variable.shape) == 2
+            and variable.path.endswith("kernel")
+            and not any(re.search(pattern, variable.path) for pattern in self.excluded)
+        )
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Make the state: one array for each hidden matrix, two for every other variable."""
+        if self.built:
+            return
+        super().build(variables)
+        self._momenta = [self.add_variable_from_reference(v, name="momentum") for v in variables]
+        self._velocities: list[Any] = []
+        self._numbers: list[int] = []  # 0: Adam's; n: a kernel of n hidden matrices
+        for variable in variables:
+            is_hidden = self.is_hidden_matrix(variable)
+            self._velocities.append(
+                None if is_hidden else self.add_variable_from_reference(variable, name="velocity")
+            )
+            self._numbers.append(self._number_of_matrices(variable) if is_hidden else 0)
+
+    def _number_of_matrices(self, variable: Any) -> int:
+        number = next((n for key, n in self.splits.items() if key in variable.path), 1)
+        if variable.shape[1] % number:
+            raise ValueError(
+                f"`splits` says that {number} matrices stand side by side in {variable.path}, whose "
+                f"{variable.shape[1]} columns do not divide by that. Received: splits={self.splits}"
+            )
+        return number
+
+    def _backend_update_step(
+        self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        directions = self._directions(list(grads), trainable_variables)
+        super()._backend_update_step(directions, trainable_variables, learning_rate)
+
+    def _directions(self, grads: list[Any], variables: Sequence[Any]) -> list[Any]:
+        """Put the orthogonalised momentum in the place of each hidden matrix's gradient."""
+        groups: dict[tuple[int, ...], list[tuple[int, Any]]] = {}
+        for place, (gradient, variable) in enumerate(zip(grads, variables, strict=True)):
+            index = self._get_variable_index(variable)
+            if number := self._numbers[index]:
+                ahead = self._momentum_ahead(gradient, self._momenta[index])
+                stack = _apart(ahead, number)
+                groups.setdefault(tuple(stack.shape[1:]), []).append((place, stack))
+        for members in groups.values():
+            stacks = [stack for _, stack in members]
+            directions = orthogonalize(ops.concatenate(stacks, axis=0), self.num_iterations)
+            start = 0
+            for place, stack in members:
+                end = start + stack.shape[0]
+                grads[place] = _together(directions[start:end], variables[place].shape)
+                start = end
+        return grads
+
+    def _momentum_ahead(self, gradient: Any, momentum: Any) -> Any:
+        gradient = ops.cast(gradient, momentum.dtype)
+        new = self.momentum * momentum + (1.0 - self.momentum) * gradient
+        momentum.assign(new)
+        return self.momentum * new + (1.0 - self.momentum) * gradient
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Move one variable; of a hidden matrix, `gradient` is its direction already."""
+        index = self._get_variable_index(variable)
+        rate = ops.cast(learning_rate, variable.dtype)
+        gradient = ops.cast(gradient, variable.dtype)
+        if number := self._numbers[index]:
+            rate = rate * self.matrix_rate
+            rows, columns = variable.shape
+            step = 0.2 * math.sqrt(max(rows, columns // number)) * gradient
+        else:
+            step = self._adam_step(gradient, self._momenta[index], self._velocities[index])
+        if self.weight_decay is not None and self._use_weight_decay(variable):
+            step = step + self.weight_decay * variable
+        self.assign_sub(variable, rate * step)
+
+    def _adam_step(self, gradient: Any, momentum: Any, velocity: Any) -> Any:
+        """Kingma and Ba 2014, algorithm 1."""
+        dtype = velocity.dtype
+        new_momentum = self.beta_1 * momentum + (1.0 - self.beta_1) * gradient
+        new_velocity = self.beta_2 * velocity + (1.0 - self.beta_2) * ops.square(gradient)
+        self.assign(momentum, new_momentum)
+        self.assign(velocity, new_velocity)
+        step = ops.cast(self.iterations + 1, dtype)
+        corrected = new_velocity / (1.0 - ops.power(ops.cast(self.beta_2, dtype), step))
+        size = 1.0 - ops.power(ops.cast(self.beta_1, dtype), step)
+        return new_momentum / size / (ops.sqrt(corrected) + self.epsilon)
+
+    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        """Nothing: `update_step` does it, since the two parts decay at rates of their own."""
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "matrix_rate": self.matrix_rate,
+            "momentum": self.momentum,
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+            "splits": self.splits,
+            "excluded": self.excluded,
+            "num_iterations": self.num_iterations,
+        }
+
+
+def _apart(kernel: Any, number: int) -> Any:
+    """Return `(rows, number * columns)` as `(number, rows, columns)`, turned to no more rows than columns."""
+    rows, columns = kernel.shape
+    stack = ops.transpose(ops.reshape(kernel, (rows, number, columns // number)), (1, 0, 2))
+    return ops.swapaxes(stack, 1, 2) if rows > columns // number else stack
+
+
+def _together(stack: Any, shape: Sequence[int]) -> Any:
+    """Undo `_apart`."""
+    rows, columns = shape
+    if stack.shape[1] != rows:
+        stack = ops.swapaxes(stack, 1, 2)
+    return ops.reshape(ops.transpose(stack, (1, 0, 2)), (rows, columns))

@@ -1,0 +1,316 @@
+"""Recipes: how an encoder is trained, as tables of figures with a source for each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import keras
+
+from bert_keras.training.muon import Muon
+from bert_keras.training.optimizers import NOT_DECAYED, SCHEDULES, ProgressDecay
+
+_POSITIVE = ("learning_rate", "epsilon", "reference_width", "reference_tokens", "clip_norm")
+_SHARES = ("beta_1", "beta_2", "warmup", "predicted_share", "mask_share", "random_share")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How an encoder is trained. Frozen: change figures with `create_recipe` or `dataclasses.replace`.
+
+    Attributes:
+        name: of the table it came from.
+        optimizer: `"adamw"`, or `"muon"`: Muon for the matrices between hidden states, Adam for the rest.
+        learning_rate: Adam's peak, at the reference width and batch.
+        matrix_learning_rate: Muon's peak there; the size of its steps is on Adam's scale. None without Muon.
+        reference_width, width_exponent: all rates of matrices are multiplied by (reference_width / width) **
+            width_exponent; with Adam alone, all rates.
+        reference_tokens, batch_exponent: all rates are multiplied by (tokens of a batch / reference_tokens)
+            ** batch_exponent; padding counts.
+        beta_1, beta_2, epsilon: Adam's.
+        momentum: Muon's. None without it.
+        warmup: share of the steps in which the rate rises from zero.
+        schedule: what follows: `"linear"`, `"cosine"`, or `"stable"`: flat, then linear to zero.
+        decay_share: share of the steps in which a `"stable"` rate falls. None for other schedules.
+        weight_decay: decoupled; not of biases and norms.
+        clip_norm: largest norm of the whole gradient; None for no clipping.
+        predicted_share: share of the tokens that is predicted.
+        mask_share, random_share: which part of those the mask replaces, and which a random token.
+
+    Raises:
+        ValueError: for a figure out of its range, or one that the others leave without a meaning.
+
+    Example:
+
+    ```python
+    model = train_model(encoder, tasks, generator, recipe=create_recipe("modern", weight_decay=0.0))
+    print(create_recipe("bert").to_markdown())
+    ```
+    """
+
+    name: str
+    optimizer: str
+    learning_rate: float
+    matrix_learning_rate: float | None
+    reference_width: int
+    width_exponent: float
+    reference_tokens: int
+    batch_exponent: float
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    momentum: float | None
+    warmup: float
+    schedule: str
+    decay_share: float | None
+    weight_decay: float
+    clip_norm: float | None
+    predicted_share: float
+    mask_share: float
+    random_share: float
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"`optimizer` must be 'adamw' or 'muon'. Received: optimizer={self.optimizer!r}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"`schedule` must be one of {SCHEDULES}. Received: schedule={self.schedule!r}")
+        for field in _POSITIVE:
+            value = getattr(self, field)
+            if value is not None and not 0.0 < value < float("inf"):
+                raise ValueError(f"`{field}` must be above 0. Received: {field}={value!r}")
+        for field in _SHARES:
+            if not 0.0 <= getattr(self, field) <= 1.0:
+                raise ValueError(f"`{field}` must be from 0 to 1. Received: {field}={getattr(self, field)!r}")
+        if self.weight_decay < 0 or self.warmup == 1 or self.mask_share + self.random_share > 1 + 1e-9:
+            raise ValueError(
+                "`weight_decay` must be at least 0, `warmup` below 1, `mask_share` plus `random_share` at most "
+                f"1. Received: {self.weight_decay}, {self.warmup}, {self.mask_share}, "
+                f"{self.random_share}"
+            )
+        for fields, rules, needed in (
+            (("matrix_learning_rate", "momentum"), "optimizer='muon'", self.optimizer == "muon"),
+            (("decay_share",), "schedule='stable'", self.schedule == "stable"),
+        ):
+            for field in fields:
+                value = getattr(self, field)
+                if needed != (value is not None) or (needed and not 0.0 < value <= 1.0):
+                    raise ValueError(
+                        f"`{field}` must be above 0 and at most 1 with {rules}, and None without. "
+                        f"Received: {field}={value!r}"
+                    )
+
+    def rates(self, width: int, batch_tokens: int) -> dict[str, float]:
+        """Return the peak learning rates for an encoder and a batch.
+
+        Args:
+            width: features of a hidden state.
+            batch_tokens: rows times length of a batch (times the batches of one update).
+
+        Returns:
+            `learning_rate`, and with Muon `matrix_learning_rate`.
+        """
+        by_batch = (batch_tokens / self.reference_tokens) ** self.batch_exponent
+        by_width = (self.reference_width / width) ** self.width_exponent
+        if self.matrix_learning_rate is None:
+            return {"learning_rate": self.learning_rate * by_batch * by_width}
+        return {
+            "learning_rate": self.learning_rate * by_batch,
+            "matrix_learning_rate": self.matrix_learning_rate * by_batch * by_width,
+        }
+
+    def create_optimizer(
+        self,
+        num_steps: int | None,
+        *,
+        width: int,
+        batch_tokens: int,
+        splits: Mapping[str, int] | None = None,
+        accumulation_steps: int = 1,
+    ) -> keras.optimizers.Optimizer:
+        """Build the optimizer; `train_model` does this.
+
+        Args:
+            num_steps: batches of the whole training; None if a clock tells how far it is (`ProgressDecay`).
+            width: features of a hidden state.
+            batch_tokens: rows times length of a batch.
+            splits: how many matrices stand side by side in kernels whose path contains the key.
+            accumulation_steps: batches whose gradients are averaged for one update.
+        """
+        rates = self.rates(width, batch_tokens * accumulation_steps)
+        rate = rates["learning_rate"]
+        schedule = ProgressDecay(rate, num_steps, self.warmup, self.schedule, self.decay_share or 1.0)
+        arguments: dict[str, Any] = {
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+            "weight_decay": self.weight_decay,
+            "global_clipnorm": self.clip_norm,
+            "gradient_accumulation_steps": accumulation_steps if accumulation_steps > 1 else None,
+        }
+        if self.optimizer == "muon":
+            matrix_rate = rates["matrix_learning_rate"] / rate
+            arguments |= {"matrix_rate": matrix_rate, "momentum": self.momentum, "splits": splits}
+            optimizer = Muon(schedule, **arguments)
+        else:
+            optimizer = keras.optimizers.AdamW(schedule, **arguments)
+        optimizer.exclude_from_weight_decay(var_names=[NOT_DECAYED])
+        if schedule.clock is not None:
+            optimizer._track_variable(schedule.clock)
+        return optimizer
+
+    def masking(self) -> dict[str, float]:
+        """Return what `lm_generator` has to know to mask as the recipe does.
+
+        A recipe cannot change a generator that exists, so its masks reach training only this way.
+
+        Example:
+
+        ```python
+        recipe = create_recipe("modern")
+        generator = lm_generator(text_encoder, "corpus.txt", **recipe.masking())
+        model = train_model(encoder, tasks, generator, recipe=recipe)
+        ```
+        """
+        return {
+            "keep_prob": 1.0 - self.predicted_share,
+            "mask_prob": self.predicted_share * self.mask_share,
+            "rand_prob": self.predicted_share * self.random_share,
+        }
+
+    def to_markdown(self) -> str:
+        """Return the recipe as a table of figures and their sources."""
+        lines = [f"| {self.name} | figure | source |", "| --- | --- | --- |"]
+        plain = RECIPES.get(self.name)
+        for field in dataclasses.fields(self):
+            if field.name == "name":
+                continue
+            value = getattr(self, field.name)
+            own = plain is None or getattr(plain, field.name) != value
+            source = "yours" if own else SOURCES[self.name][field.name]
+            lines.append(f"| {field.name} | {'none' if value is None else value} | {source} |")
+        return "\n".join(lines)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the fields as a dictionary of plain values."""
+        return dataclasses.asdict(self)
+
+
+# Each figure with its source. `docs/log.md` has our own measurements.
+_TABLES: dict[str, dict[str, tuple[Any, str]]] = {
+    "bert": {
+        "optimizer": ("adamw", "Devlin et al. 2018, A.2: Adam with L2 weight decay; their code decouples it"),
+        "learning_rate": (1e-4, "Devlin et al. 2018, A.2"),
+        "matrix_learning_rate": (None, "no Muon"),
+        "reference_width": (768, "Devlin et al. 2018, section 3: base"),
+        "width_exponent": (0.0, "Devlin et al. 2018, A.2: one rate for base and large"),
+        "reference_tokens": (131_072, "Devlin et al. 2018, A.2: 256 rows of 512 tokens"),
+        "batch_exponent": (0.0, "Devlin et al. 2018 give one rate and no rule"),
+        "beta_1": (0.9, "Devlin et al. 2018, A.2"),
+        "beta_2": (0.999, "Devlin et al. 2018, A.2"),
+        "epsilon": (1e-6, "google-research/bert, optimization.py"),
+        "momentum": (None, "no Muon"),
+        "warmup": (0.01, "Devlin et al. 2018, A.2: 10,000 of 1,000,000 steps"),
+        "schedule": ("linear", "Devlin et al. 2018, A.2"),
+        "decay_share": (None, "falls from the peak on"),
+        "weight_decay": (0.01, "Devlin et al. 2018, A.2"),
+        "clip_norm": (1.0, "google-research/bert, optimization.py"),
+        "predicted_share": (0.15, "Devlin et al. 2018, section 3.1"),
+        "mask_share": (0.8, "Devlin et al. 2018, section 3.1"),
+        "random_share": (0.1, "Devlin et al. 2018, section 3.1"),
+    },
+    "modern": {
+        "optimizer": ("muon", "Jordan et al. 2024; docs/log.md, Recipes"),
+        "learning_rate": (2e-3, "docs/log.md, Recipes"),
+        "matrix_learning_rate": (6e-3, "docs/log.md, Recipes"),
+        "reference_width": (256, "where the rates were measured"),
+        "width_exponent": (0.5, "keeps the spectral norm of a step (Yang et al. 2023, spectral condition)"),
+        "reference_tokens": (4096, "where the rates were measured: 32 rows of 128 tokens"),
+        "batch_exponent": (0.5, "Malladi et al. 2022: square root of the batch for adaptive steps"),
+        "beta_1": (0.9, "Kingma and Ba 2014"),
+        "beta_2": (0.98, "Liu et al. 2019 (RoBERTa), section 3.1"),
+        "epsilon": (1e-6, "Liu et al. 2019 (RoBERTa), section 3.1"),
+        "momentum": (0.95, "Jordan et al. 2024"),
+        "warmup": (0.05, "docs/log.md, Recipes"),
+        "schedule": ("stable", "Haegele et al. 2024, section 3"),
+        "decay_share": (0.5, "docs/log.md, Recipes"),
+        "weight_decay": (0.01, "Devlin et al. 2018, A.2"),
+        "clip_norm": (1.0, "google-research/bert, optimization.py"),
+        "predicted_share": (0.2, "Wettig et al. 2022: 40 % for large models, less for small ones"),
+        "mask_share": (0.8, "Devlin et al. 2018, section 3.1"),
+        "random_share": (0.1, "Devlin et al. 2018, section 3.1"),
+    },
+    "gentle": {
+        "optimizer": ("adamw", "Devlin et al. 2018, A.3"),
+        "learning_rate": (5e-5, "Devlin et al. 2018, A.3: the largest that they tried"),
+        "matrix_learning_rate": (None, "no Muon"),
+        "reference_width": (768, "Devlin et al. 2018, section 3: base"),
+        "width_exponent": (1.0, "Yang et al. 2022 (muP); Turc et al. 2019 tried up to 3e-4 on small sizes"),
+        "reference_tokens": (4096, "Devlin et al. 2018, A.3: 32 rows, of 128 tokens in their code's example"),
+        "batch_exponent": (0.0, "Devlin et al. 2018, A.3: one set of rates for 16 and 32 rows"),
+        "beta_1": (0.9, "Devlin et al. 2018, A.2"),
+        "beta_2": (0.999, "Devlin et al. 2018, A.2"),
+        "epsilon": (1e-6, "google-research/bert, optimization.py"),
+        "momentum": (None, "no Muon"),
+        "warmup": (0.1, "google-research/bert, run_classifier.py"),
+        "schedule": ("linear", "google-research/bert, optimization.py"),
+        "decay_share": (None, "falls from the peak on"),
+        "weight_decay": (0.01, "google-research/bert, optimization.py"),
+        "clip_norm": (1.0, "google-research/bert, optimization.py"),
+        "predicted_share": (0.15, "Devlin et al. 2018, section 3.1"),
+        "mask_share": (0.8, "Devlin et al. 2018, section 3.1"),
+        "random_share": (0.1, "Devlin et al. 2018, section 3.1"),
+    },
+}
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        name: Recipe(name=name, **{field: figure for field, (figure, _) in table.items()})
+        for name, table in _TABLES.items()
+    }
+)
+SOURCES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {name: {field: source for field, (_, source) in table.items()} for name, table in _TABLES.items()}
+)
+
+
+def create_recipe(name: str, **changes: Any) -> Recipe:
+    """Return a recipe by name, with figures of your own.
+
+    Args:
+        name: `"modern"`: from scratch, quick to learn (Muon). `"bert"`: Devlin et al. 2018, to the letter.
+            `"gentle"`: for an encoder that has learnt before.
+        changes: fields of `Recipe`, by name.
+
+    Raises:
+        ValueError: for an unknown name or field, or a figure out of its range.
+
+    Example:
+
+    ```python
+    recipe = create_recipe("modern", learning_rate=1e-3, matrix_learning_rate=3e-3)
+    ```
+    """
+    if name not in RECIPES:
+        raise ValueError(f"`name` must be one of {sorted(RECIPES)}. Received: name={name!r}")
+    fields = {field.name for field in dataclasses.fields(Recipe)} - {"name"}
+    if unknown := sorted(set(changes) - fields):
+        raise ValueError(f"A recipe has the fields {sorted(fields)}. Received others: {unknown}")
+    return dataclasses.replace(RECIPES[name], **changes)
+
+
+def is_from_scratch(encoder: keras.Model) -> bool:
+    """Return whether nothing says that an encoder has learnt before.
+
+    `load_model` and `train_model` mark what they return, and the loaders of published weights leave their
+    report. A model of your own counts as fresh unless you set `encoder.is_trained = True`.
+    """
+    return not getattr(encoder, "is_trained", False) and getattr(encoder, "load_report", None) is None
+
+
+def matrices_side_by_side(encoder: keras.Model) -> dict[str, int]:
+    """Return how many matrices stand side by side in kernels of an encoder, by a part of their path."""
+    splits = {"qkv": 3}
+    if getattr(encoder, "use_gated_feedforward", False):
+        splits["feedforward_in"] = 2
+    return splits
