@@ -65,6 +65,13 @@ if TYPE_CHECKING:
     from bert_keras.training import load_model as load_model
     from bert_keras.training import predict as predict
     from bert_keras.training import train_model as train_model
+    from bert_keras.use import answer as answer
+    from bert_keras.use import attention_of as attention_of
+    from bert_keras.use import classify as classify
+    from bert_keras.use import embed as embed
+    from bert_keras.use import fill_mask as fill_mask
+    from bert_keras.use import generate as generate
+    from bert_keras.use import tag as tag
 
 _HOMES = {
     "bert_keras.schedules": ("CosineSchedule", "LinearSchedule", "SwitchSchedule", "TaskWeightScheduler"),
@@ -129,6 +136,7 @@ _HOMES = {
         "predict",
         "train_model",
     ),
+    "bert_keras.use": ("answer", "attention_of", "classify", "embed", "fill_mask", "generate", "tag"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -10,7 +10,8 @@ import pytest
 import bert_keras
 
 ROOT = Path(bert_keras.__file__).parent
-ORDER = ["version", "schedules", "tasks", "text", "data", "encoders", "checkpoints", "training", "__main__"]
+ORDER = ["version", "schedules", "tasks", "text", "data", "plots", "encoders", "checkpoints", "training"]
+ORDER += ["use", "__main__", "cli"]
 
 
 def sources():

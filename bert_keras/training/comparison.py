@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from bert_keras.data import Sentence, labelled_generator
+from bert_keras.plots import score_against_labels
 from bert_keras.tasks import TaskMetadata, check_tasks
 from bert_keras.text.files import write_atomic
 from bert_keras.training.evaluation import evaluate_model
@@ -143,35 +144,7 @@ class Comparison:
         Raises:
             ImportError: naming the extra to install, if Matplotlib is missing.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError('Pictures need the extra: pip install "bert_keras[plots]"') from error
-        metrics = list(dict.fromkeys(row.metric for row in self.rows))
-        figure = Figure(figsize=(4.5 * len(metrics), 3.5), layout="constrained")
-        styles = {"pretrained": ("#0072B2", "o", "-"), "scratch": ("#D55E00", "s", "--")}
-        for axes, metric in zip(np.ravel(figure.subplots(1, len(metrics))), metrics, strict=True):
-            for side, (colour, marker, line) in styles.items():
-                own = sorted(
-                    (r for r in self.rows if (r.metric, r.side) == (metric, side)), key=lambda r: r.examples
-                )
-                axes.errorbar(
-                    [row.examples for row in own],
-                    [row.mean for row in own],
-                    [row.interval or 0.0 for row in own],
-                    color=colour,
-                    marker=marker,
-                    linestyle=line,
-                    capsize=3,
-                    label=side,
-                )
-            axes.set(xscale="log", xlabel="labelled examples", ylabel=metric.replace("_", " "))
-            axes.set_xticks(sorted({r.examples for r in self.rows}), minor=False)
-            axes.set_xticklabels([f"{n:,}" for n in sorted({r.examples for r in self.rows})])
-            axes.minorticks_off()
-            axes.grid(alpha=0.3)
-            axes.legend()
-        return figure
+        return score_against_labels(self.rows)
 
 
 def compare_pretraining(
