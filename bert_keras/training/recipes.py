@@ -85,7 +85,7 @@ class Recipe:
                 raise ValueError(f"`{field}` must be from 0 to 1. Received: {field}={getattr(self, field)!r}")
         if self.weight_decay < 0 or self.warmup == 1 or self.mask_share + self.random_share > 1 + 1e-9:
             raise ValueError(
-                "`weight_decay` must be at least 0, `warmup` below 1, the two shares of masks at most 1 in all. "
+                "`weight_decay` must be at least 0, `warmup` below 1, both shares of masks at most 1 in all. "
                 f"Received: {self.weight_decay}, {self.warmup}, {self.mask_share}, {self.random_share}"
             )
         for fields, rules, needed in (
