@@ -3,7 +3,8 @@
     python -m benchmarks [--only NAME ...] [--smoke]      # runs, keeps benchmarks/results/NAME.json, renders
     python -m benchmarks --render                         # renders what is kept
 
-Each runs in a process of its own. `--smoke` runs all at their smallest and keeps nothing.
+Each runs in a process of its own. `--smoke` runs each script once at its smallest, two at a time, and keeps
+nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,20 +62,27 @@ PLAN: dict[str, list[Run]] = {
 }
 
 
-def carry_out(run: Run, smoke: bool) -> bool:
-    """Run a script; return whether it succeeded."""
-    command = [sys.executable, "-m", f"benchmarks.{run.script}", *run.arguments]
-    if smoke:
-        command.append("--smoke")
-    else:
-        RESULTS.mkdir(exist_ok=True)
-        command += ["--json", str(RESULTS / f"{run.name}.json")]
-    variables = {} if run.backend is None else {"KERAS_BACKEND": run.backend}
-    start = time.perf_counter()
+def carry_out(run: Run) -> bool:
+    """Run a script, keep what it finds, and return whether it succeeded."""
+    RESULTS.mkdir(exist_ok=True)
     print(f"\n==> {run.name}", flush=True)
-    status = subprocess.run(command, env={**os.environ, **variables}, cwd=HERE.parent).returncode
-    print(f"{run.name}: exit status {status}, {time.perf_counter() - start:.0f} s", flush=True)
-    return status == 0
+    return started(run, "--json", str(kept(run))).wait() == 0
+
+
+def try_out(run: Run) -> bool:
+    """Run a script at its smallest, print all at its end, and return whether it succeeded."""
+    start = time.perf_counter()
+    process = started(run, "--smoke", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    output, _ = process.communicate()
+    seconds = time.perf_counter() - start
+    print(f"\n==> {run.name}\n{output}exit status {process.returncode}, {seconds:.0f} s", flush=True)
+    return process.returncode == 0
+
+
+def started(run: Run, *further: str, **options: Any) -> subprocess.Popen[Any]:
+    command = [sys.executable, "-m", f"benchmarks.{run.script}", *run.arguments, *further]
+    variables = {} if run.backend is None else {"KERAS_BACKEND": run.backend}
+    return subprocess.Popen(command, env={**os.environ, **variables}, cwd=HERE.parent, **options)
 
 
 def rendered() -> str:
@@ -131,7 +140,13 @@ def main() -> None:
     if unknown:
         raise SystemExit(f"Unknown: {unknown}. Known are {[run.name for run in runs]}.")
     chosen = [] if options.render else [run for run in runs if run.name in names]
-    failed = [run.name for run in chosen if not carry_out(run, options.smoke)]
+    if options.smoke:
+        chosen = [*{run.script: run for run in reversed(chosen)}.values()]
+        with ThreadPoolExecutor(2) as pool:
+            succeeded = [*pool.map(try_out, chosen)]
+    else:
+        succeeded = [carry_out(run) for run in chosen]
+    failed = [run.name for run, well in zip(chosen, succeeded, strict=True) if not well]
     if not options.smoke:
         write_atomic(PAGE, rendered().encode())
     if failed:
