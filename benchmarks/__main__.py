@@ -34,18 +34,20 @@ class Run(NamedTuple):
         name: of its result.
         script: the module in this package.
         backend: Keras' backend; None if the script chooses.
+        needs_data: whether it reads the folder of real data.
         arguments: of the script.
     """
 
     name: str
     script: str
     backend: str | None = None
+    needs_data: bool = False
     arguments: tuple[str, ...] = ()
 
 
 def each_backend(script: str, *arguments: str) -> list[Run]:
     backends = ("tensorflow", "jax", "torch")
-    return [Run(f"{script}_{backend}", script, backend, arguments) for backend in backends]
+    return [Run(f"{script}_{backend}", script, backend, False, arguments) for backend in backends]
 
 
 PLAN: dict[str, list[Run]] = {
@@ -53,9 +55,9 @@ PLAN: dict[str, list[Run]] = {
     "Batches for pretraining": [Run("lm_generator_speed", "lm_generator_speed")],
     "One training step, best settings": [Run("best_step", "best_step")],
     "One training step on the same backend": each_backend("training_step"),
-    "Raw text to trained steps": [Run("end_to_end", "end_to_end")],
-    "Fine-tuning": [Run("finetuning_speed", "finetuning_speed")],
-    "Prediction": [Run("prediction_speed", "prediction_speed")],
+    "Raw text to trained steps": [Run("end_to_end", "end_to_end", needs_data=True)],
+    "Fine-tuning": [Run("finetuning_speed", "finetuning_speed", needs_data=True)],
+    "Prediction": [Run("prediction_speed", "prediction_speed", needs_data=True)],
     "Loading published weights": each_backend("loading"),
     "Starting": [Run("startup", "startup")],
     "Growth": [Run("growth_tensorflow", "growth", "tensorflow")],
@@ -140,6 +142,10 @@ def main() -> None:
     if unknown:
         raise SystemExit(f"Unknown: {unknown}. Known are {[run.name for run in runs]}.")
     chosen = [] if options.render else [run for run in runs if run.name in names]
+    if "BERT_KERAS_DATA" not in os.environ:
+        left_out = [run.name for run in chosen if run.needs_data]
+        print(f"BERT_KERAS_DATA names no folder of data, so these are left out: {left_out}", flush=True)
+        chosen = [run for run in chosen if not run.needs_data]
     if options.smoke:
         chosen = [*{run.script: run for run in reversed(chosen)}.values()]
         with ThreadPoolExecutor(2) as pool:

@@ -20,7 +20,7 @@ from benchmarks.common import environment, minilm, parser, report, summary
 OURS = """
 from bert_keras import embed, load_huggingface, load_text_encoder
 folder = {folder!r}
-print(embed(load_huggingface(folder, verbose=0), load_text_encoder(folder), ["A bird in the hand."]).shape)
+print(embed(load_huggingface(folder, verbose=0), load_text_encoder(folder), "A bird in the hand.").shape)
 """
 THEIRS = """
 import torch
