@@ -176,7 +176,8 @@ def test_encoders_made_here_go_out_if_they_are_of_its_form(tmp_path):
     with pytest.raises(ValueError) as error:
         save_huggingface(create_transformer(47, 30, 23, 1, 5, architecture="modern"), tmp_path / "x")
     for problem in (
-        r"bert: norm_kind='rms' (must be 'layer'), use_bias=False (must be True)",
+        "\n  bert: norm_kind='rms' (must be 'layer')",
+        "use_bias=False (must be True)",
         "modernbert: ",
         "norm_kind='rms' (must be 'layer_no_bias')",
         "local_window=None (must be a number)",
