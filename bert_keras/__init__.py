@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from bert_keras.tasks import TaskMetadata as TaskMetadata
     from bert_keras.text import BERTTextEncoder as BERTTextEncoder
     from bert_keras.text import ByteLevelBPETextEncoder as ByteLevelBPETextEncoder
+    from bert_keras.text import ModernBERTTextEncoder as ModernBERTTextEncoder
     from bert_keras.text import OpenAITextEncoder as OpenAITextEncoder
     from bert_keras.text import SentencePieceTextEncoder as SentencePieceTextEncoder
     from bert_keras.text import TextEncoder as TextEncoder
@@ -79,6 +80,7 @@ _HOMES = {
     "bert_keras.text": (
         "BERTTextEncoder",
         "ByteLevelBPETextEncoder",
+        "ModernBERTTextEncoder",
         "OpenAITextEncoder",
         "SentencePieceTextEncoder",
         "TextEncoder",

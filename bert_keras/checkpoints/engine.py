@@ -190,7 +190,7 @@ def _match_heads(
     for head in table.heads:
         sources = [source for row in head.rows for source in row.sources]
         found = [source for source in sources if source in names and source not in used]
-        if not found:
+        if not found or (head.sign is not None and head.sign not in names):
             continue
         if head.name in heads:
             ignored |= {names[source]: f"a second head {head.name!r}" for source in found}
@@ -214,13 +214,12 @@ def head_shapes(name: str, config: TransformerConfig, num_classes: int) -> Shape
     """
     width, narrow = config.embedding_dim, config.token_embedding_dim
     if name == "pooler":
-        return {"kernel": (width, width), "bias": (width,)}
+        norm = config.norm_shapes("norm", width) if config.pooler_norm else {}
+        return {"kernel": (width, width), **({"bias": (width,)} if config.use_bias else {}), **norm}
     if name == "lm":
         return {
-            "transform/kernel": (width, narrow),
-            "transform/bias": (narrow,),
-            "norm/gamma": (narrow,),
-            "norm/beta": (narrow,),
+            **config.dense_shapes("transform", width, narrow),
+            **config.norm_shapes("norm", narrow),
             "bias": (config.vocab_size,),
         }
     num_classes = 2 if name == "is_next" else num_classes

@@ -31,6 +31,7 @@ _PROBLEM_TYPES = {
     "multi_label": "multi_label_classification",
     "regression": "regression",
 }
+_MODERNBERT_POOLING = {"token": "cls", "mean": "mean"}  # its classifier may read a mean
 
 
 def save_huggingface(
@@ -56,14 +57,14 @@ def save_huggingface(
         text_encoder: whose tokenizer files are written too.
         task: the task to export, where the model has several: one file holds one.
         labels: names of the task's classes, in the order of their ids; by default the task's own `labels`.
-        model_type: `"bert"`, `"roberta"`, `"distilbert"`, `"electra"` or `"openai-gpt"`; by default the one
-            that can express the encoder.
+        model_type: `"bert"`, `"roberta"`, `"distilbert"`, `"electra"`, `"modernbert"` or `"openai-gpt"`; by
+            default the one that can express the encoder.
         verbose: 1 prints what was written and what was left out; 0 does not.
 
     Raises:
         ValueError: if no type can express the encoder (the message says why, for each type), it is not clear
-            which task is meant, the task has no class in `transformers` (a span, or a sentence read by a mean
-            or maximum), or `labels` are not as many as classes.
+            which task is meant, the task has no class in `transformers` (a span, or a sentence read by a
+            maximum, or by a mean but for ModernBERT), or `labels` are not as many as classes.
 
     Example:
 
@@ -79,7 +80,7 @@ def save_huggingface(
             f"Received: {type(encoder).__name__}"
         )
     model_type = _model_type(encoder, model_type)
-    kind, task_name = _kind(model, task)
+    kind, task_name = _kind(model, task, model_type)
     if kind not in EXPORTS[model_type]:
         raise ValueError(
             f"The type {model_type!r} has no class for {kind!r} (task {task_name!r}). It has: "
@@ -99,6 +100,8 @@ def save_huggingface(
         config |= _label_names(labels or chosen.labels, chosen.num_classes)
         if kind == "sentence":
             config["problem_type"] = _PROBLEM_TYPES[chosen.kind]
+            if model_type == "modernbert":
+                config["classifier_pooling"] = _MODERNBERT_POOLING[chosen.read_from]
     # All that can be refused is refused before anything is written.
     files = {} if text_encoder is None else tokenizer_files(text_encoder, model_type)
     _write(Path(directory), model_type, encoder, variables, heads, kind, config)
@@ -170,7 +173,7 @@ def _model_type(encoder: Transformer, model_type: str | None) -> str:
     )
 
 
-def _kind(model: keras.Model, task: str | None) -> tuple[str, str | None]:
+def _kind(model: keras.Model, task: str | None, model_type: str) -> tuple[str, str | None]:
     """Return what is to be exported, and the task's name if it is one classification task."""
     tasks = {each.name: each for each in getattr(model, "tasks", [])}
     if task is not None and task not in tasks:
@@ -183,11 +186,12 @@ def _kind(model: keras.Model, task: str | None) -> tuple[str, str | None]:
     chosen = tasks[task or own[0]]
     if chosen.name in ("lm", "is_next"):
         return chosen.name, None
-    if chosen.read_from != "token" or chosen.kind not in _PROBLEM_TYPES:
+    ways = [*_MODERNBERT_POOLING] if model_type == "modernbert" else ["token"]
+    if chosen.read_from not in ways or chosen.kind not in _PROBLEM_TYPES:
         raise ValueError(
             f"The task {chosen.name!r} cannot be written: `transformers` has no class for kind="
-            f"{chosen.kind!r} with read_from={chosen.read_from!r}. Sentence-level tasks must be read from a "
-            f"token and be one of {sorted(_PROBLEM_TYPES)}."
+            f"{chosen.kind!r} with read_from={chosen.read_from!r}. For {model_type!r}, sentence-level tasks "
+            f"must be read from one of {ways} and be one of {sorted(_PROBLEM_TYPES)}."
         )
     if chosen.is_token_level and chosen.kind != "classification":
         raise ValueError(
@@ -279,8 +283,10 @@ def _special_ids(
         "bos_token_id": text_encoder.bos_id,
         "eos_token_id": text_encoder.eos_id,
     }
+    if config["model_type"] == "modernbert":
+        special |= {"cls_token_id": text_encoder.bos_id, "sep_token_id": text_encoder.eos_id}
     for name in config.keys() & special.keys():
-        if config[name] != special[name]:
+        if config[name] not in (None, special[name]):
             raise ValueError(
                 f"The type {config['model_type']!r} needs {name}={config[name]}, but the text encoder has "
                 f"{special[name]}."

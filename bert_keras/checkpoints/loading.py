@@ -146,16 +146,19 @@ def load_huggingface(
     dtype: Any = None,
     verbose: int = 1,
 ) -> Transformer:
-    """Load an encoder that `transformers` saved: `bert`, `roberta`, `distilbert`, `electra` or `openai-gpt`.
+    """Load an encoder that `transformers` saved: `bert`, `roberta`, `distilbert`, `electra`,
+    `modernbert` or `openai-gpt`.
 
     Args:
         directory_or_name: a directory with `config.json` and `model.safetensors` (or its shards and
             `model.safetensors.index.json`), or a name on the Hugging Face Hub, for which the extra `hub` has
             to be installed.
-        max_len: longest sequence; by default all positions of the checkpoint.
+        max_len: longest sequence; by default all positions of the checkpoint. ModernBERT, whose positions are
+            rotary, may be given more.
         use_heads: whether the checkpoint's heads come along. In `train_model` the pooler then is that of all
             sentence-level tasks, and tasks named `lm`, `is_next` and `classifier` start from the masked-LM,
-            next-sentence and classification head.
+            next-sentence and classification head. A ModernBERT classifier may read sentences by a mean: the
+            report then says so, and the task needs `read_from="mean"`.
         seed, name, dtype, verbose: as in `load_openai`.
 
     Returns:
@@ -183,7 +186,8 @@ def load_huggingface(
     built: dict[str, Any] = {"seed": seed, "name": name, "dtype": dtype, "verbose": verbose}
     table = HUGGINGFACE_TABLES[str(model_type)]
     changed = _changed(config, max_len, **changes)
-    return _build(table, config, changed, source, use_heads, **built)
+    notes = _notes(read_json_object(directory / "config.json")) if use_heads else ()
+    return _build(table, config, changed, source, use_heads, notes, **built)
 
 
 def huggingface_directory(directory_or_name: str | Path) -> Path:
@@ -227,6 +231,14 @@ def _read_config(
     return config_from_json(model_type, content, str(path))
 
 
+def _notes(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """What of a `config.json` the user has to act upon."""
+    classes = content.get("architectures") or []
+    if content.get("classifier_pooling") != "mean" or "ModernBertForSequenceClassification" not in classes:
+        return ()
+    return ('  note     head classifier was trained on a mean: give its task read_from="mean"',)
+
+
 def _openai_config(source: OpenAISource, num_heads: int) -> TransformerConfig:
     tokens, positions = source.arrays["model/we"].shape, source.arrays["model/pe"].shape
     feedforward = source.arrays.get("model/h0/mlp/c_fc/b")
@@ -253,7 +265,8 @@ def _with_special_tokens(vocab_size: int, num_special_tokens: int) -> int:
 
 
 def _changed(config: TransformerConfig, max_len: int | None, **changes: Any) -> TransformerConfig:
-    if max_len is not None and not 1 <= max_len <= config.max_len:
+    most = config.max_len if config.position_embedding != "rotary" else float("inf")
+    if max_len is not None and not 1 <= max_len <= most:
         raise ValueError(
             f"`max_len` must be from 1 to {config.max_len}, the positions of the checkpoint. "
             f"Received: max_len={max_len}"
@@ -267,6 +280,7 @@ def _build(
     config: TransformerConfig,
     source: ArraySource,
     use_heads: bool = False,
+    notes: tuple[str, ...] = (),
     *,
     seed: int | None,
     name: str,
@@ -284,7 +298,7 @@ def _build(
     }
     encoder = Transformer(config, LoadedValues(config, found, source), name=name, dtype=dtype)
     encoder.pretrained_heads = MappingProxyType(heads)
-    encoder.load_report = report(found, source, encoder, heads)
+    encoder.load_report = "\n".join([report(found, source, encoder, heads), *notes])
     if verbose:
         print(encoder.load_report)
     return encoder

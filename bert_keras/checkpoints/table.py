@@ -38,10 +38,12 @@ class Head:
     Attributes:
         name: `"pooler"`, or the name of the task that takes it.
         rows: targets are paths within that head.
+        sign: the array by which the head is known, where others of its arrays may belong to another head.
     """
 
     name: str
     rows: tuple[Row, ...]
+    sign: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -183,6 +183,48 @@ ELECTRA = Table(
 )
 
 
+def _weight(target: str, source: str) -> Row:
+    """A kernel from a matrix, or anything else as it is."""
+    transform = Transposed() if target.endswith("kernel") else Same()
+    return Row(target, (f"{source}.weight",), transform)
+
+
+_MODERN_LAYER = "model.layers.{layer}"
+
+MODERNBERT = Table(
+    "modernbert",
+    (
+        _weight(_TOKENS, "model.embeddings.tok_embeddings"),
+        _weight("embeddings/norm/gamma", "model.embeddings.norm"),
+        _weight("layer_{layer}/qkv/kernel", f"{_MODERN_LAYER}.attn.Wqkv"),
+        _weight("layer_{layer}/attention_output/kernel", f"{_MODERN_LAYER}.attn.Wo"),
+        _weight("layer_{layer}/attention_norm/gamma", f"{_MODERN_LAYER}.attn_norm"),
+        _weight("layer_{layer}/feedforward_in/kernel", f"{_MODERN_LAYER}.mlp.Wi"),
+        _weight("layer_{layer}/feedforward_out/kernel", f"{_MODERN_LAYER}.mlp.Wo"),
+        _weight("layer_{layer}/feedforward_norm/gamma", f"{_MODERN_LAYER}.mlp_norm"),
+        _weight("final_norm/gamma", "model.final_norm"),
+    ),
+    (
+        Head(
+            "lm",
+            (
+                _weight("transform/kernel", "head.dense"),
+                _weight("norm/gamma", "head.norm"),
+                Row("bias", ("decoder.bias",)),
+            ),
+            sign="decoder.bias",  # a classifier's pooler has the names of the transform
+        ),
+        Head(
+            "pooler",
+            (_weight("kernel", "head.dense"), _weight("norm/gamma", "head.norm")),
+        ),
+        _torch_classifier("classifier"),
+    ),
+    prefix="model.",
+    copies={"decoder.weight": "model.embeddings.tok_embeddings.weight"},
+)
+
+
 def _gpt_layers(layer: str, matrix: Transform, names: Mapping[str, str]) -> tuple[Row, ...]:
     kernel, bias, scale, shift = names["kernel"], names["bias"], names["scale"], names["shift"]
     rows: list[Row] = []
@@ -301,6 +343,7 @@ _BERT_POOLER, _BERT_LM, _BERT_IS_NEXT, _BERT_CLASSIFIER = BERT.heads
 _ROBERTA_POOLER, _ROBERTA_DENSE, _ROBERTA_LM, _ROBERTA_SENTENCE, _ROBERTA_TOKEN = ROBERTA.heads
 _DISTILBERT_LM, _DISTILBERT_POOLER, _DISTILBERT_CLASSIFIER = DISTILBERT.heads
 _ELECTRA_LM, _ELECTRA_POOLER, _ELECTRA_SENTENCE, _ELECTRA_TOKEN = ELECTRA.heads
+_MODERN_LM, _MODERN_POOLER, _MODERN_CLASSIFIER = MODERNBERT.heads
 Exports = Mapping[str, tuple[str, tuple[Head, ...]]]
 EXPORTS: Mapping[str, Exports] = {
     "bert": {
@@ -329,6 +372,12 @@ EXPORTS: Mapping[str, Exports] = {
         "sentence": ("ElectraForSequenceClassification", (_ELECTRA_POOLER, _ELECTRA_SENTENCE)),
         "token": ("ElectraForTokenClassification", (_ELECTRA_TOKEN,)),
     },
+    "modernbert": {
+        "encoder": ("ModernBertModel", ()),
+        "lm": ("ModernBertForMaskedLM", (_MODERN_LM,)),
+        "sentence": ("ModernBertForSequenceClassification", (_MODERN_POOLER, _MODERN_CLASSIFIER)),
+        "token": ("ModernBertForTokenClassification", (_MODERN_POOLER, _MODERN_CLASSIFIER)),
+    },
     "openai-gpt": {
         "encoder": ("OpenAIGPTModel", ()),
         "lm": ("OpenAIGPTLMHeadModel", ()),
@@ -336,5 +385,5 @@ EXPORTS: Mapping[str, Exports] = {
 }
 
 HUGGINGFACE_TABLES: Mapping[str, Table] = {
-    table.name: table for table in (BERT, ROBERTA, DISTILBERT, ELECTRA, OPENAI_GPT)
+    table.name: table for table in (BERT, ROBERTA, DISTILBERT, ELECTRA, MODERNBERT, OPENAI_GPT)
 }

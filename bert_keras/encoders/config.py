@@ -123,7 +123,7 @@ class TransformerConfig:
     norm_kind: str = "layer"
     pooler_activation: str = "tanh"
     pooler_norm: bool = False
-    pool_tokens: bool = False
+    pool_everywhere: bool = False
     layer_norm_epsilon: float
     use_exact_gelu: bool
     use_bias: bool = True
@@ -224,31 +224,33 @@ class TransformerConfig:
             rows = self.max_len + self.position_offset
             shapes["embeddings/position_embedding/embeddings"] = (rows, narrow)
         if self.embedding_layer_norm:
-            shapes |= self._norm_shapes("embeddings/norm", narrow)
+            shapes |= self.norm_shapes("embeddings/norm", narrow)
         if narrow != width:
-            shapes |= self._dense_shapes("embeddings/projection", narrow, width)
+            shapes |= self.dense_shapes("embeddings/projection", narrow, width)
         for layer in range(self.num_layers):
             shapes |= self._block_shapes(layer)
         if self.norm_placement == "pre":
-            shapes |= self._norm_shapes("final_norm", width)
+            shapes |= self.norm_shapes("final_norm", width)
         return shapes
 
     def _block_shapes(self, layer: int) -> dict[str, tuple[int, ...]]:
         width, inner, path = self.embedding_dim, self.d_hid, f"layer_{layer}"
-        shapes = self._dense_shapes(f"{path}/qkv", width, 3 * width)
-        shapes |= self._dense_shapes(f"{path}/attention_output", width, width)
+        shapes = self.dense_shapes(f"{path}/qkv", width, 3 * width)
+        shapes |= self.dense_shapes(f"{path}/attention_output", width, width)
         if layer > 0 or not self.skip_first_norm:
-            shapes |= self._norm_shapes(f"{path}/attention_norm", width)
-        shapes |= self._dense_shapes(
+            shapes |= self.norm_shapes(f"{path}/attention_norm", width)
+        shapes |= self.dense_shapes(
             f"{path}/feedforward_in", width, 2 * inner if self.use_gated_feedforward else inner
         )
-        shapes |= self._dense_shapes(f"{path}/feedforward_out", inner, width)
-        return shapes | self._norm_shapes(f"{path}/feedforward_norm", width)
+        shapes |= self.dense_shapes(f"{path}/feedforward_out", inner, width)
+        return shapes | self.norm_shapes(f"{path}/feedforward_norm", width)
 
-    def _dense_shapes(self, path: str, inputs: int, units: int) -> dict[str, tuple[int, ...]]:
+    def dense_shapes(self, path: str, inputs: int, units: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of a dense layer's variables."""
         bias = {f"{path}/bias": (units,)} if self.use_bias else {}
         return {f"{path}/kernel": (inputs, units), **bias}
 
-    def _norm_shapes(self, path: str, width: int) -> dict[str, tuple[int, ...]]:
+    def norm_shapes(self, path: str, width: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of a normalisation's variables."""
         beta = {f"{path}/beta": (width,)} if self.norm_kind == "layer" else {}
         return {f"{path}/gamma": (width,), **beta}

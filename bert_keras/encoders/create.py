@@ -43,7 +43,7 @@ def create_transformer(
     use_exact_gelu: bool = True,
     pooler_activation: str | None = None,
     pooler_norm: bool | None = None,
-    pool_tokens: bool = False,
+    pool_everywhere: bool = False,
     initializer_range: float = 0.02,
     scale_residual_init: bool | None = None,
     seed: int | None = None,
@@ -107,7 +107,8 @@ def create_transformer(
         pooler_activation: what sentence-level heads have after the pooler's dense layer: `"tanh"` (BERT,
             RoBERTa), `"relu"` (DistilBERT) or `"gelu"` (ELECTRA, ModernBERT) (tanh; gelu).
         pooler_norm: whether a norm follows in the pooler (ModernBERT) (False; True).
-        pool_tokens: whether the pooler also comes before token-level heads other than `lm` (ModernBERT).
+        pool_everywhere: whether the pooler also comes before token-level heads other than `lm`, and before
+            sentence-level heads that read a mean or maximum (ModernBERT).
         initializer_range: standard deviation of the truncated normal that matrices start from.
         scale_residual_init: divide it by the square root of twice the number of layers for the matrices whose
             outputs are added to the hidden states (Radford et al. 2019), so that depth does not make these
@@ -186,7 +187,7 @@ def create_transformer(
         embedding_layer_norm=embedding_layer_norm,
         use_one_embedding_dropout=use_one_embedding_dropout,
         use_exact_gelu=use_exact_gelu,
-        pool_tokens=pool_tokens,
+        pool_everywhere=pool_everywhere,
         initializer_range=initializer_range,
         seed=random.getrandbits(31) if seed is None else seed,
         **chosen,

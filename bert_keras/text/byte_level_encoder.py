@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
@@ -17,7 +17,6 @@ from bert_keras.text.checks import check_texts
 from bert_keras.text.files import read_json, read_lines
 from bert_keras.text.offsets import Spans, byte_spans
 
-_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _WHITE_SPACE = r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 _PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that are written as themselves
 _BYTE_OF = {chr(byte): byte for byte in _PRINTED}
@@ -55,6 +54,7 @@ class ByteLevelBPETextEncoder(TextEncoder):
     """
 
     kind = "ByteLevelBPETextEncoder"
+    special_tokens: ClassVar[tuple[str, ...]] = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
     def __init__(
         self, vocab_file: str | Path, merges_file: str | Path, *, add_prefix_space: bool = False
@@ -96,20 +96,24 @@ class ByteLevelBPETextEncoder(TextEncoder):
             raise ValueError(f"control_tokens: expected pieces of the vocabulary, got {missing[:5]}.")
         self._vocab, self._merges, self._words = list(vocab), list(merges), list(words)
         self._control, self.add_prefix_space = list(control_tokens), add_prefix_space
-        own = [*vocab, *(token for token in _SPECIAL if token not in vocab)]
+        own = [*vocab, *(token for token in self.special_tokens if token not in vocab)]
         self._word_ids = {word: len(own) + i for i, word in enumerate(words)}
         self._set_tokens([*own, *(f"{_SPACES[32]}{word}" for word in words)])
         self.bos_id, self.pad_id, self.eos_id, self.unk_id, self.msk_id = (
-            self._ids[token] for token in _SPECIAL
+            self._ids[token] for token in self.special_tokens
         )
         self.del_id = self.eos_id
         named = (i for i, token in enumerate(own) if token.startswith("<|") and token.endswith("|>"))
-        self.special_ids = frozenset((*(self._ids[token] for token in (*_SPECIAL, *control_tokens)), *named))
+        controls = (self._ids[token] for token in (*self.special_tokens, *control_tokens))
+        self.special_ids = frozenset((*controls, *named))
         self._set_word_boundaries(token.startswith(_SPACES) for token in self._tokens)
-        self._rust = rust_byte_level(own, self._merges, add_prefix_space)
-        self._rust_parts = rust_byte_level(own, self._merges, False)
+        self._rust = self._rust_tokenizer(own, add_prefix_space)
+        self._rust_parts = self._rust_tokenizer(own, False)
         self._word = _word_pattern(words)
         self._decoder = ByteLevelDecoder()
+
+    def _rust_tokenizer(self, tokens: Sequence[str], add_prefix_space: bool) -> Tokenizer:
+        return rust_byte_level(tokens, self._merges, add_prefix_space, self.special_tokens[3])
 
     def _encode_chunk(self, texts: Sequence[str]) -> list[list[int]]:
         if self._word is None:
@@ -202,13 +206,15 @@ class ByteLevelBPETextEncoder(TextEncoder):
         )
 
 
-def rust_byte_level(vocab: Sequence[str], merges: Sequence[str], add_prefix_space: bool) -> Tokenizer:
+def rust_byte_level(
+    vocab: Sequence[str], merges: Sequence[str], add_prefix_space: bool, unk_token: str = "<unk>"
+) -> Tokenizer:
     """The tokenizer of the library, without special tokens."""
     tokenizer = Tokenizer(
         BPE(
             vocab={token: i for i, token in enumerate(vocab)},
             merges=[(first, second) for first, second in (merge.split(" ") for merge in merges)],
-            unk_token="<unk>",  # Otherwise a byte that the vocabulary lacks would vanish.
+            unk_token=unk_token,  # Otherwise a byte that the vocabulary lacks would vanish.
         )
     )
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=add_prefix_space, use_regex=True)

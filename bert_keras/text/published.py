@@ -2,13 +2,13 @@
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders
+from tokenizers import AddedToken, Tokenizer, decoders
 from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
+from tokenizers.normalizers import NFC, BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
@@ -22,10 +22,13 @@ from bert_keras.text.byte_level_encoder import (
     rust_byte_level,
 )
 from bert_keras.text.files import read_lines, write_atomic
+from bert_keras.text.modernbert_encoder import ModernBERTTextEncoder
 from bert_keras.text.openai_encoder import OpenAITextEncoder
 from bert_keras.text.tokenizer_files import (
     BYTE_LEVEL_PARTS,
     BYTE_LEVEL_SETTINGS,
+    MODERNBERT_PARTS,
+    MODERNBERT_SETTINGS,
     OPENAI_SETTINGS,
     WORDPIECE_PARTS,
     WORDPIECE_SETTINGS,
@@ -34,6 +37,7 @@ from bert_keras.text.tokenizer_files import (
     check_options,
     check_parts,
     has_file,
+    listed_tokens,
     read_object,
 )
 
@@ -55,9 +59,9 @@ def load_text_encoder(directory: str | Path, *, lower_case: bool | None = None) 
     them.
 
     Args:
-        directory: with the tokenizer files of Hugging Face's `bert`, `distilbert`, `electra`, `roberta` or
-            `openai-gpt`, of Google's BERT (`vocab.txt`), of OpenAI's GPT (`encoder_bpe_40000.json`,
-            `vocab_40000.bpe`), or a text encoder that was saved here.
+        directory: with the tokenizer files of Hugging Face's `bert`, `distilbert`, `electra`, `roberta`,
+            `modernbert` or `openai-gpt`, of Google's BERT (`vocab.txt`), of OpenAI's GPT
+            (`encoder_bpe_40000.json`, `vocab_40000.bpe`), or a text encoder that was saved here.
         lower_case: whether a WordPiece vocabulary is lower-cased, where no file says so. By default it is,
             unless the directory's name has "cased" without "un" before it, as Google's names say it.
 
@@ -78,14 +82,13 @@ def load_text_encoder(directory: str | Path, *, lower_case: bool | None = None) 
         return OpenAITextEncoder(directory / "encoder_bpe_40000.json", directory / "vocab_40000.bpe")
     files = _Files(directory)
     model_type = files.config.get("model_type") or _guess(files)
-    if model_type not in (*_WORDPIECE_TYPES, "roberta", "openai-gpt"):
+    others = {"roberta": _load_byte_level, "modernbert": _load_modernbert, "openai-gpt": _load_openai}
+    if model_type not in (*_WORDPIECE_TYPES, *others):
         raise ValueError(
             f"directory: {str(directory)!r} has model_type {model_type!r}, expected one of "
-            f"{[*_WORDPIECE_TYPES, 'roberta', 'openai-gpt']}."
+            f"{[*_WORDPIECE_TYPES, *others]}."
         )
-    if model_type == "roberta":
-        return _load_byte_level(files)
-    return _load_openai(files) if model_type == "openai-gpt" else _load_wordpiece(files, lower_case)
+    return others[model_type](files) if model_type in others else _load_wordpiece(files, lower_case)
 
 
 def save_tokenizer_files(text_encoder: TextEncoder, directory: str | Path, model_type: str) -> None:
@@ -94,9 +97,10 @@ def save_tokenizer_files(text_encoder: TextEncoder, directory: str | Path, model
     Args:
         text_encoder: the text encoder.
         directory: where to; it is made if need be.
-        model_type: of the model beside it: `"bert"`, `"distilbert"`, `"electra"`, `"roberta"` or
-            `"openai-gpt"`. For GPT `transformers` needs `ftfy` and `spacy`, and lower-cases before it splits
-            words; a text encoder without `lower_case_first` differs from it there, and a warning says so.
+        model_type: of the model beside it: `"bert"`, `"distilbert"`, `"electra"`, `"roberta"`,
+            `"modernbert"` or `"openai-gpt"`. For GPT `transformers` needs `ftfy` and `spacy`, and lower-cases
+            before it splits words; a text encoder without `lower_case_first` differs from it there, and a
+            warning says so.
 
     Raises:
         ValueError: models of this type do not read such a text encoder.
@@ -110,10 +114,19 @@ def save_tokenizer_files(text_encoder: TextEncoder, directory: str | Path, model
 
 def tokenizer_files(text_encoder: TextEncoder, model_type: str) -> dict[str, bytes]:
     """What `save_tokenizer_files` writes, by file name. Arguments and errors are the same."""
-    writers = {**dict.fromkeys(_WORDPIECE_TYPES, _wordpiece_files), "roberta": _byte_level_files}
-    kinds = {**dict.fromkeys(_WORDPIECE_TYPES, BERTTextEncoder), "roberta": ByteLevelBPETextEncoder}
-    writers["openai-gpt"], kinds["openai-gpt"] = _openai_files, OpenAITextEncoder
-    if model_type not in kinds or not isinstance(text_encoder, kinds[model_type]):
+    writers: dict[str, Callable[[Any, str], dict[str, Any]]] = {
+        **dict.fromkeys(_WORDPIECE_TYPES, _wordpiece_files),
+        "roberta": _byte_level_files,
+        "modernbert": _modernbert_files,
+        "openai-gpt": _openai_files,
+    }
+    kinds: dict[str, type[TextEncoder]] = {
+        **dict.fromkeys(_WORDPIECE_TYPES, BERTTextEncoder),
+        "roberta": ByteLevelBPETextEncoder,
+        "modernbert": ModernBERTTextEncoder,
+        "openai-gpt": OpenAITextEncoder,
+    }
+    if model_type not in kinds or text_encoder.kind != kinds[model_type].kind:
         known = {name: kind.__name__ for name, kind in kinds.items()}
         raise ValueError(
             f"text_encoder: `transformers` reads no {type(text_encoder).__name__} for model_type "
@@ -122,7 +135,7 @@ def tokenizer_files(text_encoder: TextEncoder, model_type: str) -> dict[str, byt
     files = writers[model_type](text_encoder, model_type)
     names = {name: text_encoder.id_to_token(getattr(text_encoder, role)) for name, role in _ROLES.items()}
     first, last = text_encoder.id_to_token(text_encoder.bos_id), text_encoder.id_to_token(text_encoder.eos_id)
-    if model_type in _WORDPIECE_TYPES:
+    if model_type in (*_WORDPIECE_TYPES, "modernbert"):
         names |= {"cls_token": first, "sep_token": last}
     elif model_type == "roberta":
         names |= {"bos_token": first, "eos_token": last, "cls_token": first, "sep_token": last}
@@ -195,7 +208,7 @@ def _guess(files: _Files) -> str:
         vocab = read_vocab_json(files.directory / "vocab.json", "directory")
         return "openai-gpt" if any(token.endswith("</w>") for token in vocab) else "roberta"
     if kind == "BPE":
-        return "roberta"
+        return "modernbert" if files.part("normalizer").get("type") == "NFC" else "roberta"
     raise FileNotFoundError(
         f"directory: {str(files.directory)!r} has neither config.json nor tokenizer files that are known "
         f"here: expected {FILE_NAME}, vocab.txt, tokenizer.json, or vocab.json and merges.txt."
@@ -264,6 +277,25 @@ def _load_byte_level(files: _Files) -> ByteLevelBPETextEncoder:
     )
 
 
+def _load_modernbert(files: _Files) -> ModernBERTTextEncoder:
+    if not files.tokenizer:
+        raise FileNotFoundError(f"directory: expected tokenizer.json in {str(files.directory)!r}.")
+    check_parts(files.tokenizer, MODERNBERT_PARTS, files.where)
+    files.check_settings(MODERNBERT_SETTINGS)
+    vocab = pieces_in_order(files.part("model").get("vocab"), files.where)
+    vocab += added_tokens(files.directory, files.tokenizer, files.settings, vocab)
+    listed = listed_tokens(files.directory, files.tokenizer, files.settings, files.where)
+    prefix = files.option("add_prefix_space", "pre_tokenizer", "add_prefix_space")
+    known = ModernBERTTextEncoder.special_tokens
+    return ModernBERTTextEncoder.from_vocabulary(
+        vocab,
+        _merges(files),
+        bool(prefix),
+        control_tokens=[token for token in vocab if listed.get(token) is True and token not in known],
+        plain_tokens=[token for token in vocab if listed.get(token) is False],
+    )
+
+
 def _merges(files: _Files) -> list[str]:
     """The merges of tokenizer.json, which has them as lines or, since 2024, as pairs."""
     merges = files.part("model").get("merges")
@@ -318,26 +350,50 @@ def _wordpiece_files(text_encoder: BERTTextEncoder, model_type: str) -> dict[str
 
 
 def _byte_level_files(text_encoder: ByteLevelBPETextEncoder, model_type: str) -> dict[str, Any]:
-    state = text_encoder.get_state()
-    count = text_encoder.vocab_size - len(state["words"])
-    tokens = [text_encoder.id_to_token(i) for i in range(count)]
-    rust = rust_byte_level(tokens, state["merges"], text_encoder.add_prefix_space)
+    rust = _rust_of(text_encoder)
     _frame(rust, text_encoder)
-    files: dict[str, Any] = {
-        "vocab.json": {token: i for i, token in enumerate(tokens)},
-        "merges.txt": "#version: 0.2\n" + "".join(f"{merge}\n" for merge in state["merges"]),
+    return {
+        "vocab.json": {token: i for i, token in enumerate(_own_tokens(text_encoder))},
+        "merges.txt": "#version: 0.2\n"
+        + "".join(f"{merge}\n" for merge in text_encoder.get_state()["merges"]),
         "tokenizer_config.json": {
             "tokenizer_class": "RobertaTokenizer",
             "add_prefix_space": text_encoder.add_prefix_space,
         },
+        "tokenizer.json": rust.to_str(pretty=True),
     }
-    if state["words"]:
+
+
+def _modernbert_files(text_encoder: ModernBERTTextEncoder, model_type: str) -> dict[str, Any]:
+    rust = _rust_of(text_encoder)
+    rust.normalizer = NFC()
+    rust.add_tokens(
+        [AddedToken(token, normalized=True) for token in text_encoder.get_state().get("plain_tokens", [])]
+    )
+    _frame(rust, text_encoder)
+    return {
+        "tokenizer.json": rust.to_str(pretty=True),
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": True,
+            "model_input_names": ["input_ids", "attention_mask"],
+        },
+    }
+
+
+def _own_tokens(text_encoder: ByteLevelBPETextEncoder) -> list[str]:
+    """The tokens of a byte-level vocabulary; ValueError if words were added to it."""
+    if text_encoder.get_state()["words"]:
         raise ValueError(
             "text_encoder: words that were added to a byte-level vocabulary have no form in the files of "
             "`transformers` that gives the same ids. Save it with its own save(directory)."
         )
-    files["tokenizer.json"] = rust.to_str(pretty=True)
-    return files
+    return [text_encoder.id_to_token(i) for i in range(text_encoder.vocab_size)]
+
+
+def _rust_of(text_encoder: ByteLevelBPETextEncoder) -> Tokenizer:
+    merges, unk_token = text_encoder.get_state()["merges"], text_encoder.special_tokens[3]
+    return rust_byte_level(_own_tokens(text_encoder), merges, text_encoder.add_prefix_space, unk_token)
 
 
 def _openai_files(text_encoder: OpenAITextEncoder, model_type: str) -> dict[str, Any]:
@@ -368,8 +424,8 @@ def _frame(rust: Tokenizer, text_encoder: TextEncoder) -> None:
     """Names the special tokens, and puts them around texts as this library does."""
     first, last = (text_encoder.id_to_token(i) for i in (text_encoder.bos_id, text_encoder.eos_id))
     rust.add_special_tokens([text_encoder.id_to_token(i) for i in sorted(text_encoder.special_ids)])
-    double = f"{last} {last}" if isinstance(text_encoder, ByteLevelBPETextEncoder) else last
-    second = 0 if isinstance(text_encoder, ByteLevelBPETextEncoder) else 1
+    is_roberta = text_encoder.kind == ByteLevelBPETextEncoder.kind
+    double, second = (f"{last} {last}", 0) if is_roberta else (last, 1)
     rust.post_processor = TemplateProcessing(
         single=f"{first} $A {last}",
         pair=f"{first} $A {double} $B:{second} {last}:{second}",

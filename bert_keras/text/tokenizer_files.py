@@ -57,6 +57,19 @@ BYTE_LEVEL_SETTINGS: Allowed = {
     "cls_token": ("<s>", None),
     "mask_token": ("<mask>", None),
 }
+MODERNBERT_PARTS: Mapping[str, Allowed | None] = {
+    **BYTE_LEVEL_PARTS,
+    "model": {**(BYTE_LEVEL_PARTS["model"] or {}), "unk_token": (None, "[UNK]")},
+    "normalizer": {"type": ("NFC",)},
+}
+MODERNBERT_SETTINGS: Allowed = {
+    "tokenizer_class": _CLASSES,
+    "unk_token": ("[UNK]", None),
+    "sep_token": ("[SEP]", None),
+    "pad_token": ("[PAD]", None),
+    "cls_token": ("[CLS]", None),
+    "mask_token": ("[MASK]", None),
+}
 OPENAI_SETTINGS: Allowed = {
     "tokenizer_class": ("OpenAIGPTTokenizer", "OpenAIGPTTokenizerFast", None),
     "unk_token": ("<unk>", None),
@@ -148,6 +161,26 @@ def added_tokens(
             f"vocabulary without gaps, got {[(further[token], token) for token in in_order[:5]]}."
         )
     return {token: token in control for token in in_order}
+
+
+def listed_tokens(
+    directory: Path, tokenizer: Mapping[str, Any], settings: Mapping[str, Any], where: str
+) -> dict[str, bool]:
+    """Tokens that are found in texts as they stand, or, if special, are for control: all that the files list,
+    those of the vocabulary too, and whether each is special.
+
+    Raises:
+        ValueError: one is found in part of the places only, or with the white space beside it.
+    """
+    listed = {token: is_control for token, _, is_control in _entries(directory, tokenizer, settings)}
+    listed |= dict.fromkeys(_named(settings), True)
+    for entry in tokenizer.get("added_tokens", []):
+        options = [name for name in ("single_word", "lstrip", "rstrip") if entry.get(name)]
+        if options and not listed[entry["content"]]:
+            raise ValueError(
+                f"{where}: the added token {entry['content']!r} has {options}, which is not supported."
+            )
+    return listed
 
 
 def _entries(

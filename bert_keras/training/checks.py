@@ -23,7 +23,8 @@ class EncoderFacts:
         vocab_size, max_len, num_segments: numbers of rows of its tables.
         takes_any_length: whether rows may be longer than `max_len` (rotary positions).
         pooler_activation: what follows the pooler's dense layer.
-        pooler_norm, pool_tokens: whether the pooler has a norm, and comes before token-level heads too.
+        pooler_norm: whether the pooler has a norm.
+        pool_everywhere: whether it comes before all classification heads.
         layer_norm_epsilon, use_exact_gelu, norm_kind, use_bias: for pooler and `lm` head, which do as the
             encoder does.
         is_causal: whether it says of itself that it does not see the future.
@@ -39,7 +40,7 @@ class EncoderFacts:
     takes_any_length: bool
     pooler_activation: str
     pooler_norm: bool
-    pool_tokens: bool
+    pool_everywhere: bool
     layer_norm_epsilon: float
     use_exact_gelu: bool
     norm_kind: str
@@ -110,7 +111,7 @@ def encoder_facts(encoder: keras.Model) -> EncoderFacts:
         takes_any_length=getattr(encoder, "position_embedding", None) == "rotary",
         pooler_activation=getattr(encoder, "pooler_activation", "tanh"),
         pooler_norm=bool(getattr(encoder, "pooler_norm", False)),
-        pool_tokens=bool(getattr(encoder, "pool_tokens", False)),
+        pool_everywhere=bool(getattr(encoder, "pool_everywhere", False)),
         layer_norm_epsilon=getattr(encoder, "layer_norm_epsilon", 1e-12),
         use_exact_gelu=bool(getattr(encoder, "use_exact_gelu", True)),
         norm_kind=getattr(encoder, "norm_kind", "layer"),

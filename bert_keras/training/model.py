@@ -33,7 +33,7 @@ class _Heads(NamedTuple):
     pooler: Any
     ways: dict[str, ReadSequence]
     span_scores: SpanScores
-    pool_tokens: bool
+    pool_everywhere: bool
 
     def logits(
         self,
@@ -53,16 +53,16 @@ class _Heads(NamedTuple):
 
     def logits_of(self, task: TaskMetadata, features: Any, training: bool | None) -> Any:
         """Logits of a task from what it reads."""
-        if _uses_pooler(task, self.pool_tokens):
+        if _uses_pooler(task, self.pool_everywhere):
             features = self.pooler(features)
         arguments = {} if training is None else {"training": training}
         return self.heads[task.name](features, **arguments)
 
 
-def _uses_pooler(task: TaskMetadata, pool_tokens: bool) -> bool:
-    if task.is_token_level:
-        return pool_tokens and task.name != LM_TASK
-    return task.kind != "span" and task.read_from == "token"
+def _uses_pooler(task: TaskMetadata, pool_everywhere: bool) -> bool:
+    if task.kind == "span" or task.name == LM_TASK:
+        return False
+    return pool_everywhere or (not task.is_token_level and task.read_from == "token")
 
 
 def _make_pooler(facts: EncoderFacts, seed: int) -> keras.layers.Dense:
@@ -130,7 +130,7 @@ class MultiTaskModel(keras.Model):
         seeds = SeedSequence(seed)
         policy = facts.dtype_policy
         pooler: Any = None
-        if any(_uses_pooler(task, facts.pool_tokens) for task in tasks):
+        if any(_uses_pooler(task, facts.pool_everywhere) for task in tasks):
             pooler = _make_pooler(facts, seeds.next())
         heads: dict[str, keras.layers.Layer] = {}
         for task in tasks:
@@ -156,7 +156,7 @@ class MultiTaskModel(keras.Model):
             for how in ("token", "mean", "max")
         }
         span_scores = SpanScores(dtype="float32", name="span_scores")
-        parts = _Heads(heads, pooler, ways, span_scores, facts.pool_tokens)
+        parts = _Heads(heads, pooler, ways, span_scores, facts.pool_everywhere)
         inputs = encoder_inputs()
         hidden = encoder(select_inputs(encoder, inputs))
         outputs = {task.name: parts.logits(task, hidden, inputs["sequence_ids"]) for task in tasks}
@@ -239,7 +239,9 @@ class MultiTaskModel(keras.Model):
             if name not in names
             for variable in head.own_variables()
         ]
-        if self.pooler is not None and not any(_uses_pooler(task, self._parts.pool_tokens) for task in tasks):
+        if self.pooler is not None and not any(
+            _uses_pooler(task, self._parts.pool_everywhere) for task in tasks
+        ):
             idle += self.pooler.weights
         idle = [variable for variable in idle if variable.trainable]
         before, self.task_metrics.active_tasks = self.task_metrics.active_tasks, names

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 import transformers
 
-TYPES = ("bert", "roberta", "distilbert", "electra", "openai-gpt")
+TYPES = ("bert", "roberta", "distilbert", "electra", "modernbert", "openai-gpt")
 SIZES = {"vocab_size": 47, "hidden_size": 30, "num_hidden_layers": 3, "num_attention_heads": 5}
 BERT_SIZES = {**SIZES, "intermediate_size": 37, "max_position_embeddings": 23}
 CONFIGS = {
@@ -17,6 +17,19 @@ CONFIGS = {
         vocab_size=47, dim=30, n_layers=3, n_heads=5, hidden_dim=37, max_position_embeddings=23
     ),
     "electra": lambda: transformers.ElectraConfig(**BERT_SIZES, embedding_size=14),
+    "modernbert": lambda: transformers.ModernBertConfig(
+        vocab_size=47,
+        hidden_size=30,
+        num_hidden_layers=4,
+        num_attention_heads=5,
+        intermediate_size=37,
+        max_position_embeddings=23,
+        local_attention=6,
+        local_rope_theta=70.0,
+        attn_implementation="eager",
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "cls_token_id"), 1),
+        **dict.fromkeys(("eos_token_id", "sep_token_id"), 2),
+    ),
     "openai-gpt": lambda: transformers.OpenAIGPTConfig(
         vocab_size=47, n_embd=30, n_layer=3, n_head=5, n_positions=23
     ),
@@ -26,6 +39,7 @@ LM_CLASSES = {
     "roberta": "RobertaForMaskedLM",
     "distilbert": "DistilBertForMaskedLM",
     "electra": "ElectraForMaskedLM",
+    "modernbert": "ModernBertForMaskedLM",
     "openai-gpt": "OpenAIGPTLMHeadModel",
 }
 
@@ -38,11 +52,11 @@ def make(model_type, class_name=None, seed=0, **config):
         setattr(configuration, name, value)
     model = getattr(transformers, class_name or LM_CLASSES[model_type])(configuration).eval()
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.ndim == 1:
                 parameter.add_(0.3 * torch.randn_like(parameter))
-            else:
-                parameter.mul_(4.0)
+            else:  # attention so sharp that it matters how far positions turn queries and keys
+                parameter.mul_(20.0 if "Wqkv" in name else 4.0)
     return model
 
 
@@ -61,6 +75,10 @@ PUBLISHED = {  # the shapes of the published base models, by the defaults of `tr
             "num_attention_heads": 12,
             "intermediate_size": 3072,
         },
+    ),
+    "modernbert": (  # not all of the 22 layers
+        transformers.ModernBertConfig,
+        {"num_hidden_layers": 4, "attn_implementation": "eager"},
     ),
     "openai-gpt": (transformers.OpenAIGPTConfig, {}),
 }
@@ -102,6 +120,10 @@ def answers(model, inputs):
     with torch.no_grad():
         output = model(**arguments)
     found = {"hidden": output.hidden_states[-1]}
+    if model.config.model_type == "modernbert":  # gives them without the last norm
+        base = getattr(model, "model", model)
+        with torch.no_grad():
+            found["hidden"] = base.final_norm(found["hidden"])
     for ours, theirs in (
         ("lm", "prediction_logits"),
         ("lm", "logits"),

@@ -57,7 +57,8 @@ def test_published_shapes_agree(model_type, tmp_path):
     theirs = make_published(model_type)
     theirs.save_pretrained(tmp_path)
     encoder = load_huggingface(tmp_path, verbose=0)
-    inputs = rows(vocab_size=30522, lengths=(64, 37))
+    lengths = (150, 97) if model_type == "modernbert" else (64, 37)  # its local blocks see 64 to each side
+    inputs = rows(vocab_size=30522, lengths=lengths)
     expected, real = answers(theirs, inputs), inputs["sequence_ids"] > 0
     check_close(encoder(inputs), expected["hidden"], real)
     check_close(
@@ -68,7 +69,7 @@ def test_published_shapes_agree(model_type, tmp_path):
 
 
 @pytest.mark.parametrize("level", ["Sequence", "Token"])
-@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "electra", "modernbert"])
 def test_classifiers_agree_and_go_back(model_type, level, tmp_path):
     class_name = LM_CLASSES[model_type].split("For")[0] + f"For{level}Classification"
     theirs = make(model_type, class_name, num_labels=3)
@@ -79,7 +80,8 @@ def test_classifiers_agree_and_go_back(model_type, level, tmp_path):
     real = inputs["sequence_ids"] > 0 if level == "Token" else np.ones(3, bool)
     check_close(model(inputs)["classifier"], answers(theirs, inputs)["lm"], real)
     save_huggingface(model, tmp_path / "ours", labels=["a", "b", "c"], verbose=0)
-    again = type(theirs).from_pretrained(tmp_path / "ours")
+    how = {"attn_implementation": theirs.config._attn_implementation}
+    again = type(theirs).from_pretrained(tmp_path / "ours", **how)
     assert again.config.id2label == {0: "a", 1: "b", 2: "c"}
     same_arrays(tmp_path / "theirs", tmp_path / "ours")
     np.testing.assert_array_equal(answers(again, inputs)["lm"], answers(theirs, inputs)["lm"])
@@ -102,7 +104,8 @@ def test_there_and_back_is_exact(model_type, tmp_path):
     model = with_heads(encoder, *(["lm", "is_next"] if model_type == "bert" else ["lm"]))
     save_huggingface(model, tmp_path / "ours", verbose=0)
     same_arrays(tmp_path / "theirs", tmp_path / "ours")
-    again, report = type(theirs).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    how = {"attn_implementation": theirs.config._attn_implementation, "output_loading_info": True}
+    again, report = type(theirs).from_pretrained(tmp_path / "ours", **how)
     assert not any(report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     inputs = rows()
     for name, array in answers(theirs, inputs).items():

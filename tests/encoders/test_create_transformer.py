@@ -284,7 +284,7 @@ def test_configurations_from_before_the_newest_fields_are_read():
     config = encoder.get_config()
     newest = (
         "token_embedding_dim", "position_offset", "pooler_activation", "norm_kind", "pooler_norm",
-        "pool_tokens", "use_bias", "use_gated_feedforward", "activation", "skip_first_norm",
+        "pool_everywhere", "use_bias", "use_gated_feedforward", "activation", "skip_first_norm",
         "scale_residual_init", "rotary_base", "local_rotary_base", "local_window", "global_every",
     )  # fmt: skip
     for field in newest:

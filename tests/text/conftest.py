@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from bert_keras.text import (
     BERTTextEncoder,
     ByteLevelBPETextEncoder,
+    ModernBERTTextEncoder,
     OpenAITextEncoder,
     SentencePieceTextEncoder,
 )
@@ -58,6 +59,22 @@ def _byte_level(request):
     return ByteLevelBPETextEncoder(directory / "vocab.json", directory / "merges.txt")
 
 
+def _modernbert(request):
+    directory = request.getfixturevalue("byte_level_files")
+    return modernbert_from(directory)
+
+
+def modernbert_from(directory):
+    """The small byte-level vocabulary in ModernBERT's form, runs of spaces included."""
+    roberta = ByteLevelBPETextEncoder(directory / "vocab.json", directory / "merges.txt").get_state()
+    pieces = [piece for piece in roberta["vocab"] if piece not in ByteLevelBPETextEncoder.special_tokens]
+    runs = [" " * n for n in range(9, 1, -1)]
+    tokens = [*pieces, *runs, "|||MAIL|||", "[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "[unused0]"]
+    return ModernBERTTextEncoder.from_vocabulary(
+        tokens, roberta["merges"], plain_tokens=[*runs, "|||MAIL|||", "[unused0]"]
+    )
+
+
 BUILDERS = {
     "unigram": lambda _: SentencePieceTextEncoder.train(python_lines(2000), 1009),
     "bpe": lambda _: SentencePieceTextEncoder.train(python_lines(2000), 1013, "bpe", lower_case=True),
@@ -65,6 +82,7 @@ BUILDERS = {
     "bert_cased": lambda _: BERTTextEncoder.train(python_lines(2000), 1021, lower_case=False),
     "openai": _openai,
     "byte_level": _byte_level,
+    "modernbert": _modernbert,
 }
 
 

@@ -55,9 +55,9 @@ def transform(x, kernel, gamma):
     return x / np.sqrt((x**2).mean(-1, keepdims=True) + EPSILON) * gamma
 
 
-@pytest.mark.parametrize("pool_tokens", [False, True])
-def test_heads_without_biases_and_with_norms(pool_tokens):
-    model = make(pool_tokens=pool_tokens)
+@pytest.mark.parametrize("pool_everywhere", [False, True])
+def test_heads_without_biases_and_with_norms(pool_everywhere):
+    model = make(pool_everywhere=pool_everywhere)
     w = {v.path: keras.ops.convert_to_numpy(v).astype("float64") for v in model.weights}
     hidden = keras.ops.convert_to_numpy(model.encoder(inputs())).astype("float64")
     logits = {name: keras.ops.convert_to_numpy(array) for name, array in model(inputs()).items()}
@@ -67,7 +67,7 @@ def test_heads_without_biases_and_with_norms(pool_tokens):
     pooled = transform(hidden, w["pooler/kernel"], w["pooler/norm/gamma"])
     topic = pooled[:, 0] @ w["task_topic/classifier/kernel"] + w["task_topic/classifier/bias"]
     np.testing.assert_allclose(logits["topic"], topic, atol=1e-4)
-    tags = (pooled if pool_tokens else hidden) @ w["task_tags/classifier/kernel"]
+    tags = (pooled if pool_everywhere else hidden) @ w["task_tags/classifier/kernel"]
     np.testing.assert_allclose(logits["tags"], tags + w["task_tags/classifier/bias"], atol=1e-4)
     own = {path for path in w if path.startswith(("task_lm", "pooler"))}
     assert own == {
@@ -88,7 +88,7 @@ def batch(length):
     )
 
 
-@pytest.mark.parametrize("arguments", [{}, {"local_window": 4, "global_every": 2, "pool_tokens": True}])
+@pytest.mark.parametrize("arguments", [{}, {"local_window": 4, "global_every": 2, "pool_everywhere": True}])
 def test_it_trains_beyond_max_len_and_comes_back(arguments, tmp_path):
     model = make(**arguments)  # max_len=5
     before = [keras.ops.convert_to_numpy(v).copy() for v in model.trainable_variables]
