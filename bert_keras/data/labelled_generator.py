@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bert_keras.data.batch_source import BatchSource, rows_of_batch, shuffled
+from bert_keras.data.buckets import Buckets, lengths_of
 from bert_keras.data.labels import TaskLabels, check_level, is_token_level
 from bert_keras.data.packing import Packing, Places
 from bert_keras.data.sentence import Sentence, SentenceBatch, TaskDataBatch
@@ -40,6 +41,7 @@ class LabelledGenerator(BatchSource):
         seed: int,
         wrap: bool,
         pack: bool,
+        buckets: int | Sequence[int] | None,
     ) -> None:
         self.batch_size = batch_size
         self.num_examples = self.num_rows = len(sentences)
@@ -52,8 +54,15 @@ class LabelledGenerator(BatchSource):
         if pack and max_len is not None:
             self._packing = Packing(self._examples.sizes[:-1], max_len, seed, shuffle)
             self.num_rows = self._packing.num_rows
+        self._buckets: Buckets | None = None
+        if buckets is not None:
+            sizes = self._examples.sizes[:-1]
+            lengths = lengths_of(buckets, sizes, length_multiple, max_len)
+            self._buckets = Buckets(sizes, lengths, batch_size, seed, shuffle)
 
     def _batch(self, index: int) -> SentenceBatch:
+        if self._buckets is not None:
+            return self._examples.batch(*self._buckets.rows(index))
         rows, epochs = rows_of_batch(index, self.batch_size, self.num_rows, self._wrap)
         if self._packing is not None:
             places = self._packing.places(rows, epochs)
@@ -152,6 +161,7 @@ def labelled_generator(
     seed: int = 0,
     wrap: bool = True,
     pack: bool = False,
+    buckets: int | Sequence[int] | None = None,
 ) -> LabelledGenerator:
     """Return a source of batches of given examples: to fine-tune, to validate, or to predict without labels.
 
@@ -177,6 +187,10 @@ def labelled_generator(
             still has `batch_size` rows, but more examples, not always equally many (`num_rows` is the rows of
             an epoch). Labels look as `TaskDataBatch` tells. Each epoch draws anew which examples share a row;
             without `shuffle` all epochs are alike, and the order is that of sizes.
+        buckets: let examples of similar length share a batch, so that less padding is left where `pack` is
+            not wanted. Either the lengths of rows, as (16, 32, 64), or how many there shall be: 4, say, best
+            for these examples. Batches of all lengths come in random order. The one batch of an epoch that
+            is not full is filled with empty rows, whatever `wrap` says.
 
     Returns:
         A sized, indexable, iterable `LabelledGenerator` of `SentenceBatch`.
@@ -208,8 +222,10 @@ def labelled_generator(
         raise ValueError(f"`seed` must be from 0 to 2**64 - 1. Received: seed={seed}")
     if pack and max_len is None:
         raise ValueError("`pack` needs `max_len`, the length of every row: 128, say. Received: max_len=None")
+    if pack and buckets is not None:
+        raise ValueError("`pack` and `buckets` are two ways to save padding. Pass only one of them.")
     return LabelledGenerator(
-        sentences, pad_id, batch_size, max_len, length_multiple, shuffle, seed, wrap, pack
+        sentences, pad_id, batch_size, max_len, length_multiple, shuffle, seed, wrap, pack, buckets
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from bert_keras.data.layout import Layout
 from bert_keras.data.sentence import SentenceTaskData, TaskDataBatch, TokenTaskData
 
 _INT32 = np.iinfo(np.int32)
@@ -155,14 +157,18 @@ class TaskLabels:
 
 
 def collate_labels(
-    labels: Sequence[Any], sizes: Sequence[int], length: int, taken: Collection[str], where: str
+    labels: Sequence[Any],
+    sizes: Sequence[int] | np.ndarray,
+    layout: Layout,
+    taken: Collection[str],
+    where: str,
 ) -> tuple[dict[str, TaskDataBatch], dict[str, TaskDataBatch]]:
     """Collect what a function said of each example of a batch.
 
     Args:
         labels: for each example a mapping from task name to `TokenTaskData` or `SentenceTaskData`.
         sizes: number of tokens of each example.
-        length: of the rows.
+        layout: where the examples lie.
         taken: task names that may not be used.
         where: what to call the function in messages.
 
@@ -173,9 +179,10 @@ def collate_labels(
         ValueError: naming what is wrong with which label.
         TypeError: if something is of another type.
     """
-    rows = len(labels)
+    num_tokens, num_labels = math.prod(layout.shape), math.prod(layout.label_shape)
+    places = zip(labels, sizes, layout.begins.tolist(), layout.slots.tolist(), strict=True)
     tasks: dict[str, TaskLabels] = {}
-    for row, (mapping, size) in enumerate(zip(labels, sizes, strict=True)):
+    for mapping, size, begin, slot in places:
         if not isinstance(mapping, Mapping):
             raise TypeError(
                 f"{where} must return a mapping from task name to labels. Received: {_shown(mapping)}"
@@ -188,11 +195,11 @@ def collate_labels(
                 )
             on_tokens = is_token_level(name, data, where)
             if name not in tasks:
-                tasks[name] = TaskLabels(name, on_tokens, rows * length if on_tokens else rows)
+                tasks[name] = TaskLabels(name, on_tokens, num_tokens if on_tokens else num_labels)
             check_level(tasks[name], on_tokens, where)
-            tasks[name].add(data, row * length if on_tokens else row, size, where)
-    token_level = {n: t.collected((rows, length)) for n, t in tasks.items() if t.is_token_level}
-    return token_level, {n: t.collected() for n, t in tasks.items() if not t.is_token_level}
+            tasks[name].add(data, begin if on_tokens else slot, int(size), where)
+    token_level = {n: t.collected(layout.shape) for n, t in tasks.items() if t.is_token_level}
+    return token_level, {n: t.collected(layout.label_shape) for n, t in tasks.items() if not t.is_token_level}
 
 
 def is_token_level(name: Any, data: Any, where: str) -> bool:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_keras.data.batch_source import BatchSource
+from bert_keras.data.batch_source import BatchSource, rows_of_batch, shuffled
 from bert_keras.data.corpus import Corpus
 from bert_keras.data.labels import collate_labels
+from bert_keras.data.layout import Layout, lay_out
 from bert_keras.data.masking import (
     Thresholds,
     check_probability,
@@ -19,7 +20,8 @@ from bert_keras.data.masking import (
     thresholds_of,
     vocabulary_of,
 )
-from bert_keras.data.randomness import RandomStream, permuted
+from bert_keras.data.packing import Packing
+from bert_keras.data.randomness import RandomStream
 from bert_keras.data.sampling import ChunkPlan, Spans
 from bert_keras.data.sampling_sentences import SentencePairPlan, SentencePlan
 from bert_keras.data.sentence import Sentence, SentenceBatch, SentenceTaskData, TaskDataBatch, TokenTaskData
@@ -43,6 +45,7 @@ class LMGenerator(BatchSource):
         vocab_size: of the text encoder.
         batch_size, max_len: the shape of every batch.
         num_examples: examples of an epoch.
+        num_rows: rows of an epoch: as many, or fewer if they are packed.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class LMGenerator(BatchSource):
         whole_word: bool,
         seed: int,
         label_function: LabelFunction | None,
+        pack: bool,
     ) -> None:
         self.corpus = corpus
         self.vocab_size = text_encoder.vocab_size
@@ -66,14 +70,25 @@ class LMGenerator(BatchSource):
         self._thresholds = thresholds
         self._whole_word = whole_word
         self._label_function = label_function
+        self._packing: Packing | None = None
+        if pack:
+            self._packing = Packing(plan.sizes(seed) + plan.num_special, max_len, seed)
+            self.num_rows = self._packing.num_rows
 
     def _batch(self, index: int) -> SentenceBatch:
-        numbers = index * self.batch_size + np.arange(self.batch_size)
-        epochs = numbers // self.num_examples
-        units = permuted(numbers - epochs * self.num_examples, self.num_examples, self._seed, epochs)
+        rows, epochs = rows_of_batch(index, self.batch_size, self.num_rows, wrap=True)
         stream = RandomStream(self._seed, index)
-        spans = self._plan.draw(units, stream)
-        batch = self._lay_out(spans)
+        if self._packing is None:
+            spans = self._plan.draw(shuffled(rows, epochs, self.num_rows, self._seed), stream)
+            sizes = spans.sizes + self._plan.num_special
+            layout = Layout.one_a_row(self.batch_size, self.max_len)
+        else:
+            places = self._packing.places(rows, epochs)
+            spans = self._plan.draw(places.example, stream, places.size - self._plan.num_special)
+            sizes = spans.sizes + self._plan.num_special
+            layout = Layout.packed(places, sizes, self.batch_size, self.max_len, self._packing.most)
+        reads_last = self._thresholds is None
+        batch, is_next = lay_out(spans, layout, self.corpus.tokens, self._text_encoder, reads_last)
         originals = batch.tokens
         if self._thresholds is None:
             labels = TaskDataBatch(*next_token_labels(originals, self._vocabulary))
@@ -82,60 +97,37 @@ class LMGenerator(BatchSource):
             batch.tokens, mask = mask_tokens(originals, starts, self._vocabulary, self._thresholds, stream)
             labels = TaskDataBatch(originals, mask)
         batch.token_classification[LM] = labels
+        if is_next is not None:
+            batch.sentence_classification[IS_NEXT] = is_next
         if self._label_function is not None:
-            self._add_labels(batch, originals, spans, self._label_function)
+            self._add_labels(batch, originals, spans, sizes, layout, self._label_function)
         return batch
 
-    def _lay_out(self, spans: Spans) -> SentenceBatch:
-        """Return the batch with original tokens, and `is_next` if there are pairs."""
-        rows, length = self.batch_size, self.max_len
-        tokens = np.full((rows, length), self._text_encoder.pad_id, np.int32)
-        tokens[:, 0] = self._text_encoder.bos_id
-        columns, row = np.arange(length, dtype=np.int32), np.arange(rows)
-        row_starts = row * length + 1
-        self._copy(tokens, row_starts, spans.first_start, spans.first_size)
-        last = spans.first_size + 1
-        segments = np.zeros((rows, length), np.int32)
-        sentence_labels = {}
-        if spans.second_start is not None and spans.second_size is not None and spans.is_next is not None:
-            tokens[row, last] = self._text_encoder.del_id
-            self._copy(tokens, row_starts + last, spans.second_start, spans.second_size)
-            begin = last.astype(np.int32)[:, None]
-            last = last + spans.second_size + 1
-            np.greater(columns, begin, out=segments, casting="unsafe")
-            # Where nothing after a token is seen, only the last one knows both texts.
-            place = last.astype(np.int32) if self._thresholds is None else np.zeros(rows, np.int32)
-            sentence_labels[IS_NEXT] = TaskDataBatch(spans.is_next, place)
-        tokens[row, last] = self._text_encoder.eos_id
-        padding_mask = columns <= last.astype(np.int32)[:, None]
-        segments &= padding_mask
-        return SentenceBatch(tokens, segments, padding_mask, {}, sentence_labels)
-
-    def _copy(self, tokens: np.ndarray, places: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> None:
-        """Copy one stretch of the corpus into each row: quicker, row by row, than any index array."""
-        flat, corpus = tokens.reshape(-1), self.corpus.tokens
-        for place, start, size in zip(places.tolist(), starts.tolist(), sizes.tolist(), strict=True):
-            flat[place : place + size] = corpus[start : start + size]
-
     def _add_labels(
-        self, batch: SentenceBatch, originals: np.ndarray, spans: Spans, label_function: LabelFunction
+        self,
+        batch: SentenceBatch,
+        originals: np.ndarray,
+        spans: Spans,
+        sizes: np.ndarray,
+        layout: Layout,
+        label_function: LabelFunction,
     ) -> None:
-        sizes = np.count_nonzero(batch.padding_mask, axis=1).tolist()
-        is_next = batch.sentence_classification.get(IS_NEXT)
+        flat_tokens, flat_segments = originals.reshape(-1), batch.segments.reshape(-1)
         labels = []
-        for row, size in enumerate(sizes):
+        for number, (begin, size) in enumerate(zip(layout.begins.tolist(), sizes.tolist(), strict=True)):
             sentence = Sentence(
-                originals[row, :size].tolist(),
-                batch.segments[row, :size].tolist(),
+                flat_tokens[begin : begin + size].tolist(),
+                flat_segments[begin : begin + size].tolist(),
                 [True] * size,
-                document=int(spans.document[row]),
+                document=int(spans.document[number]),
             )
-            if is_next is not None:
-                label = SentenceTaskData(int(is_next.target[row]), int(is_next.target_mask[row]))
+            if spans.is_next is not None:
+                place = size - 1 if self._thresholds is None else 0
+                label = SentenceTaskData(int(spans.is_next[number]), place)
                 sentence.sentence_classification = {IS_NEXT: label}
             labels.append(label_function(sentence))
         taken = {*batch.token_classification, *batch.sentence_classification}
-        token_level, sentence_level = collate_labels(labels, sizes, self.max_len, taken, "`label_function`")
+        token_level, sentence_level = collate_labels(labels, sizes, layout, taken, "`label_function`")
         batch.token_classification.update(token_level)
         batch.sentence_classification.update(sentence_level)
 
@@ -158,6 +150,7 @@ def lm_generator(
     short_prob: float = 0.1,
     fill: bool = True,
     label_function: LabelFunction | None = None,
+    pack: bool = False,
     cache_dir: str | Path | None = None,
 ) -> LMGenerator:
     """Return a source of batches for pretraining: masked (or next) tokens, and whether B follows A.
@@ -195,6 +188,12 @@ def lm_generator(
             `SentenceTaskData` by task name. A task that it leaves out is not labelled in that example; for a
             task that may have no label in a whole batch return `SentenceTaskData(0, -1)` instead, or a
             `TokenTaskData` whose mask is all False.
+        pack: put several examples into each row where they fit, apart from one another, so that hardly any
+            padding is left: with `fill=False` above all. A batch still has `batch_size` rows, but more
+            examples, not always equally many (`num_rows` is the rows of an epoch). Labels look as
+            `TaskDataBatch` tells. With `fill` it is fixed which examples are made shorter; in pairs of
+            sentences the B of another document is as long as the text that follows would be. About 16 bytes
+            are held in memory for every sentence of the corpus.
         cache_dir: where a corpus that is not prepared yet is kept, as in `Corpus.prepare`.
 
     Returns:
@@ -254,6 +253,7 @@ def lm_generator(
         whole_word,
         seed,
         label_function,
+        pack,
     )
 
 

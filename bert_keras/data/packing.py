@@ -46,7 +46,7 @@ class Packing:
     """
 
     def __init__(self, sizes: np.ndarray, length: int, seed: int, shuffle: bool = True) -> None:
-        sizes = np.maximum(sizes, 1).astype(np.int64)
+        sizes = np.maximum(sizes, 1)
         self.length, self._seed, self._shuffle = length, seed, shuffle
         # By size; those of a size keep their order. (A stable sort of 16 bits is linear.)
         self._examples = np.argsort(sizes.astype(np.uint16 if length < 2**16 else np.int64), kind="stable")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_keras.data.corpus import Corpus
-from bert_keras.data.randomness import RandomStream
+from bert_keras.data.randomness import RandomStream, uniform_of
 
 _NUM_CANDIDATES = 4
 
@@ -35,6 +35,11 @@ class Spans(NamedTuple):
     second_start: np.ndarray | None = None
     second_size: np.ndarray | None = None
     is_next: np.ndarray | None = None
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Return the tokens of A and B together, `(batch,)` int64."""
+        return self.first_size if self.second_size is None else self.first_size + self.second_size
 
 
 class Documents(NamedTuple):
@@ -87,6 +92,7 @@ class ChunkPlan:
         self, corpus: Corpus, capacity: int, min_tokens: int, short_prob: float, mismatch_prob: float | None
     ) -> None:
         self._offsets = corpus.sentence_offsets
+        self.num_special = 2 if mismatch_prob is None else 3
         self._capacity, self._short_prob, self._mismatch_prob = capacity, short_prob, mismatch_prob
         self._shortest = max(min_tokens, min(2, capacity))
         self._documents = documents = Documents.of(corpus, min_tokens)
@@ -102,12 +108,27 @@ class ChunkPlan:
         self._unit_offsets = np.concatenate([[0], np.cumsum(self._num_units)])
         self.num_examples = int(self._unit_offsets[-1])
 
-    def draw(self, units: np.ndarray, stream: RandomStream) -> Spans:
-        """Return the examples of some units, `(batch,)` int64 from 0 to `num_examples - 1`."""
+    def sizes(self, seed: int) -> np.ndarray:
+        """Return sizes for all units, int64 `(num_examples,)`, without special tokens: drawn once, with those
+        of documents as bounds."""
+        units = np.arange(self.num_examples)
+        target = self._targets(uniform_of(seed, 2 * units), uniform_of(seed, 2 * units + 1))
+        return np.minimum(target, np.repeat(self._documents.sizes[self._sampled], self._num_units))
+
+    def _targets(self, is_short: np.ndarray, size: np.ndarray) -> np.ndarray:
+        short = self._shortest + _below(size, self._capacity - self._shortest + 1)
+        return np.where(is_short < self._short_prob, short, self._capacity)
+
+    def draw(self, units: np.ndarray, stream: RandomStream, sizes: np.ndarray | None = None) -> Spans:
+        """Return the examples of some units.
+
+        Args:
+            units: `(batch,)` int64 from 0 to `num_examples - 1`.
+            stream: of the batch.
+            sizes: those of `sizes` for these units: no example will be larger. None to draw sizes too.
+        """
         place, is_short, size, *pairing = stream.uniform(7 + _NUM_CANDIDATES, units.size)
-        target = np.full(units.size, self._capacity)
-        num_sizes = self._capacity - self._shortest + 1
-        target = np.where(is_short < self._short_prob, self._shortest + _below(size, num_sizes), target)
+        target = self._targets(is_short, size) if sizes is None else sizes
         which = np.searchsorted(self._unit_offsets, units, side="right") - 1
         share = (units - self._unit_offsets[which] + place) / self._num_units[which]
         document = self._sampled[which]

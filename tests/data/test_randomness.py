@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from bert_keras.data.randomness import RandomStream, below, permuted
+from bert_keras.data.randomness import RandomStream, below, permuted, uniform_of
 
 
 def test_permutations_are_one_to_one():
@@ -24,6 +24,27 @@ def test_rows_of_different_epochs_do_not_mix():
     for k, epoch in enumerate((4, 1, 9)):
         alone = permuted(np.arange(size), size, 7, np.full(size, epoch))
         np.testing.assert_array_equal(together[k * size : (k + 1) * size], alone)
+
+
+def test_ranges_of_different_sizes_do_not_mix():
+    """A size for each position gives what each size gives alone."""
+    sizes = [1, 2, 3, 16, 17, 97, 4096, 10_007]
+    positions = np.concatenate([np.arange(size) for size in sizes])
+    epochs = np.arange(positions.size) % 3
+    each = np.repeat(sizes, sizes)
+    together = permuted(positions, each, 5, epochs)
+    for size in sizes:
+        alone = permuted(np.arange(size), size, 5, epochs[each == size])
+        np.testing.assert_array_equal(together[each == size], alone)
+
+
+def test_numbers_of_integers():
+    values = uniform_of(3, np.arange(50_000))
+    assert 0 <= values.min() and values.max() < 1
+    assert chisquare(np.histogram(values, 64, (0, 1))[0]).pvalue > 1e-4
+    assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.02
+    np.testing.assert_array_equal(uniform_of(3, np.array([7])), values[7:8])
+    assert (uniform_of(4, np.arange(9)) != values[:9]).all()
 
 
 def test_all_orders_are_about_equally_likely():
