@@ -85,8 +85,8 @@ class Recipe:
                 raise ValueError(f"`{field}` must be from 0 to 1. Received: {field}={getattr(self, field)!r}")
         if self.weight_decay < 0 or self.warmup == 1 or self.mask_share + self.random_share > 1 + 1e-9:
             raise ValueError(
-                "`weight_decay` must be at least 0, `warmup` below 1, `mask_share` plus `random_share` at most "
-                f"1. Received: {self.weight_decay}, {self.warmup}, {self.mask_share}, "
+                "`weight_decay` must be at least 0, `warmup` below 1, `mask_share` plus `random_share` at "
+                f"most 1. Received: {self.weight_decay}, {self.warmup}, {self.mask_share}, "
                 f"{self.random_share}"
             )
         for fields, rules, needed in (
@@ -274,7 +274,7 @@ SOURCES: Mapping[str, Mapping[str, str]] = MappingProxyType(
 )
 
 
-def create_recipe(name: str, **changes: Any) -> Recipe:
+def create_recipe(name: str, /, **changes: Any) -> Recipe:
     """Return a recipe by name, with figures of your own.
 
     Args:
