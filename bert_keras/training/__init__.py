@@ -1,5 +1,6 @@
 """Encoder and tasks to a trained model."""
 
+from bert_keras.training.budget import TimeBudget, budget_seconds
 from bert_keras.training.comparison import Comparison, ComparisonRow, compare_pretraining
 from bert_keras.training.evaluation import evaluate_model
 from bert_keras.training.feed import TaskFeed, encoder_arrays, training_arrays
@@ -23,8 +24,10 @@ __all__ = [
     "Recipe",
     "SpanPrediction",
     "TaskFeed",
+    "TimeBudget",
     "WarmupDecay",
     "WordPrediction",
+    "budget_seconds",
     "compare_pretraining",
     "create_optimizer",
     "create_recipe",
