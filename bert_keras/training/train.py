@@ -10,6 +10,7 @@ import keras
 from bert_keras.tasks import TaskMetadata, check_tasks
 from bert_keras.training.budget import OPEN_END, TimeBudget, budget_seconds
 from bert_keras.training.checks import check_causality, encoder_facts
+from bert_keras.training.doctor import Doctor
 from bert_keras.training.evaluation import ValidationScores
 from bert_keras.training.feed import TaskFeed, feed_length
 from bert_keras.training.model import MultiTaskModel
@@ -234,6 +235,10 @@ class _Phase:
         model.recipes.pop(self.name, None)
         if isinstance(self.recipe, Recipe):
             model.recipes[self.name] = self.recipe
+        for callback in self.callbacks:
+            if isinstance(callback, Doctor):
+                total = None if self.budget is not None else self.steps * self.epochs
+                callback.watch(self.feed, self.is_pretrain, total)
         with model.only_training(self.tasks):
             model.compile(
                 optimizer=self.optimizer, steps_per_execution=steps_per_execution, jit_compile=jit_compile
