@@ -56,10 +56,12 @@ if TYPE_CHECKING:
     from bert_keras.text import TextEncoder as TextEncoder
     from bert_keras.text import load_text_encoder as load_text_encoder
     from bert_keras.text import split_words as split_words
+    from bert_keras.training import Doctor as Doctor
     from bert_keras.training import MultiTaskModel as MultiTaskModel
     from bert_keras.training import compare_pretraining as compare_pretraining
     from bert_keras.training import create_optimizer as create_optimizer
     from bert_keras.training import create_recipe as create_recipe
+    from bert_keras.training import diagnose as diagnose
     from bert_keras.training import encoder_arrays as encoder_arrays
     from bert_keras.training import evaluate_model as evaluate_model
     from bert_keras.training import extend_vocabulary as extend_vocabulary
@@ -127,10 +129,12 @@ _HOMES = {
         "verify",
     ),
     "bert_keras.training": (
+        "Doctor",
         "MultiTaskModel",
         "compare_pretraining",
         "create_optimizer",
         "create_recipe",
+        "diagnose",
         "encoder_arrays",
         "evaluate_model",
         "extend_vocabulary",

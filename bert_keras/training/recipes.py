@@ -273,7 +273,7 @@ SOURCES: Mapping[str, Mapping[str, str]] = MappingProxyType(
 )
 
 
-def create_recipe(name: str, **changes: Any) -> Recipe:
+def create_recipe(name: str, /, **changes: Any) -> Recipe:
     """Return a recipe by name, with figures of your own.
 
     Args:

@@ -8,7 +8,9 @@ from typing import Any, TypeAlias
 import keras
 
 from bert_keras.tasks import TaskMetadata, check_tasks
+from bert_keras.training.budget import OPEN_END, TimeBudget, budget_seconds
 from bert_keras.training.checks import check_causality, check_packing, encoder_facts
+from bert_keras.training.doctor import Doctor
 from bert_keras.training.evaluation import ValidationScores
 from bert_keras.training.feed import TaskFeed, feed_length
 from bert_keras.training.model import MultiTaskModel
@@ -34,10 +36,12 @@ def train_model(
     pretrain_epochs: int = 1,
     pretrain_optimizer: Optimizer = None,
     pretrain_callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    pretrain_budget: Any = None,
     finetune_steps: int | None = None,
     finetune_epochs: int = 1,
     finetune_optimizer: Optimizer = None,
     finetune_callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    finetune_budget: Any = None,
     validation_pretrain_generator: Any = None,
     validation_finetune_generator: Any = None,
     validation_steps: int | None = None,
@@ -66,6 +70,10 @@ def train_model(
             optimizer that Keras takes; or a function from the phase's number of batches to an optimizer. By
             default the recipe decides.
         pretrain_callbacks, finetune_callbacks: Keras callbacks.
+        pretrain_budget, finetune_budget: how long a phase trains, in place of a number of epochs: seconds, or
+            words like `"30 min"` or `"1.5 h"`. The recipe's learning rate follows the share of the time that
+            is used, and has run down at its end. A run resumed from a backup has what was left. Not counted:
+            the first step after each start, which compiles, and what is between epochs (validation).
         validation_pretrain_generator, validation_finetune_generator: sized and indexable; evaluated after
             each epoch.
         validation_steps: batches of each validation; by default all.
@@ -104,12 +112,12 @@ def train_model(
         "pretrain": (
             (pretrain_generator, pretrain_steps),
             (validation_pretrain_generator, validation_steps),
-            (pretrain_epochs, pretrain_callbacks),
+            (pretrain_epochs, pretrain_callbacks, pretrain_budget),
         ),
         "finetune": (
             (finetune_generator, finetune_steps),
             (validation_finetune_generator, validation_steps),
-            (finetune_epochs, finetune_callbacks),
+            (finetune_epochs, finetune_callbacks, finetune_budget),
         ),
     }
     first = "pretrain" if pretrain_generator is not None else "finetune"
@@ -184,9 +192,11 @@ class _Phase:
         optimizer: Optimizer,
         epochs: int,
         callbacks: Sequence[keras.callbacks.Callback] | None,
+        budget: Any,
     ) -> None:
         generator, steps = training
         self.model, self.name, self.epochs, self.callbacks = model, name, epochs, callbacks or []
+        self.budget = None if budget is None else budget_seconds(budget, f"{name}_budget")
         self.is_pretrain = name == "pretrain"
         self.tasks = _active_tasks(model, self.is_pretrain)
         self.steps = feed_length(generator, steps, f"{name}_steps")
@@ -211,7 +221,12 @@ class _Phase:
             check_packing(self.validation.batch(0), model.encoder)
             self.callbacks = [ValidationScores(self.validation, length), *self.callbacks]
         self.recipe = create_recipe("gentle") if optimizer is None else optimizer
+        if self.budget is not None:
+            _check_budget(name, self.recipe, epochs)
         self.optimizer = self._optimizer(self.recipe, facts.width)
+        if self.budget is not None:
+            self.epochs = OPEN_END
+            self.callbacks = [TimeBudget(self.budget, self.optimizer._learning_rate), *self.callbacks]
         self.steps_done = 0
 
     def run(
@@ -222,6 +237,10 @@ class _Phase:
         model.recipes.pop(self.name, None)
         if isinstance(self.recipe, Recipe):
             model.recipes[self.name] = self.recipe
+        for callback in self.callbacks:
+            if isinstance(callback, Doctor):
+                total = None if self.budget is not None else self.steps * self.epochs
+                callback.watch(self.feed, self.is_pretrain, total)
         with model.only_training(self.tasks):
             model.compile(
                 optimizer=self.optimizer, steps_per_execution=steps_per_execution, jit_compile=jit_compile
@@ -246,9 +265,12 @@ class _Phase:
     def _optimizer(self, optimizer: Optimizer, width: int) -> keras.optimizers.Optimizer:
         num_steps = self.steps * self.epochs
         if isinstance(optimizer, Recipe):
-            tokens = self.feed.batch(0).tokens.size
-            splits = matrices_side_by_side(self.model.encoder)
-            return optimizer.create_optimizer(num_steps, width=width, batch_tokens=tokens, splits=splits)
+            return optimizer.create_optimizer(
+                num_steps if self.budget is None else None,
+                width=width,
+                batch_tokens=self.feed.batch(0).tokens.size,
+                splits=matrices_side_by_side(self.model.encoder),
+            )
         if isinstance(optimizer, str) and optimizer == "adam":
             return create_optimizer(
                 num_steps, PRETRAIN_LEARNING_RATE if self.is_pretrain else FINETUNE_LEARNING_RATE
@@ -275,6 +297,19 @@ class _StepCounter(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.phase.steps_done = (epoch + 1) * self.phase.steps
+
+
+def _check_budget(phase: str, recipe: Optimizer, epochs: int) -> None:
+    if not isinstance(recipe, Recipe):
+        raise ValueError(
+            f"With `{phase}_budget` the learning rate follows the time, so it must come from a recipe. Give "
+            f"`recipe`, or a `Recipe` as `{phase}_optimizer`. Received: {recipe!r}"
+        )
+    if epochs != 1:
+        raise ValueError(
+            f"`{phase}_budget` decides how long the phase trains; leave `{phase}_epochs` out "
+            f"(`{phase}_steps` still says how many batches an epoch has). Received: {phase}_epochs={epochs}"
+        )
 
 
 def _active_tasks(model: MultiTaskModel, is_pretrain: bool) -> list[TaskMetadata]:
