@@ -40,13 +40,13 @@ MARKS = {",": 1, ".": 2, "?": 2, "!": 2, ":": 3, ";": 3}  # 0 is no mark
 Docstring = tuple[str, str, list[str]]  # package, document, sentences
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     command = argparse.ArgumentParser(prog="python -m bert_keras", description=__doc__)
     command.add_argument(
         "directory", nargs="?", default="bert_keras_quickstart", type=Path, help="where files are kept"
     )
     command.add_argument("--steps", type=int, default=1000, help="pretraining steps")
-    options = command.parse_args()
+    options = command.parse_args(arguments)
     start = time.perf_counter()
     folder: Path = options.directory
     folder.mkdir(parents=True, exist_ok=True)

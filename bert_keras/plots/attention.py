@@ -93,7 +93,7 @@ def head_view(
     tokens: Sequence[str],
     *,
     token: int | None = None,
-    least: float = 0.2,
+    least: float | None = None,
     title: str = "",
 ) -> Any:
     """Draw one head, or several in colours, as lines from the tokens that look (left) to those that they look
@@ -103,7 +103,7 @@ def head_view(
         probabilities: `(length, length)`, or `(heads, length, length)`.
         tokens: `length` labels.
         token: number of the one token whose attention is drawn; by default all.
-        least: what is weaker than this share of the strongest attention is left out.
+        least: weaker attention is left out; by default what is below twice the even share, 2 / length.
         title: above the picture.
 
     Returns:
@@ -131,10 +131,11 @@ def head_view(
     colours = (BLUE,) if len(values) == 1 else CYCLE
     drawn = values if token is None else values[:, token : token + 1]
     strongest = max(float(drawn.max()), 1e-9)
-    for number, head in enumerate(values / strongest):
-        for start, end in np.argwhere(head >= max(least, 1e-9)):
+    least = 2.0 / len(labels) if least is None else least
+    for number, head in enumerate(values):
+        for start, end in np.argwhere(head >= least):
             if token in (None, int(start)):
-                weight = float(min(1.0, head[start, end]))
+                weight = float(head[start, end]) / strongest
                 shift = 0.12 * (number - (len(values) - 1) / 2) / max(1, len(values) - 1)
                 axes.plot(
                     [0, 1],
@@ -162,7 +163,9 @@ def head_view(
     margin = 0.14 * longest
     axes.set(xlim=(-0.1 - margin, 1.1 + margin), ylim=(len(labels) - 0.4, -0.6), title=title)
     axes.set_axis_off()
-    note = f"strongest line: {strongest:.2f}"
+    note = f"lines from {least:.2f} to {strongest:.2f}"
+    if strongest < least:
+        note = f"no attention above {least:.2f}; the strongest is {strongest:.2f}"
     if len(values) > 1:
         figure.legend(loc="outside lower center", ncols=min(4, len(values)), frameon=False, title=note)
     else:

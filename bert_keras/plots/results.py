@@ -137,7 +137,7 @@ def embedding_map(
     for name, given in (("texts", texts), ("groups", groups)):
         if given is not None and len(given) != len(places):
             raise ValueError(
-                f"`{name}` must have one entry for each of {len(places)} vectors, not {len(given)}."
+                f"`{name}` must have one entry for each of {len(places)} vectors. Received: {len(given)}"
             )
     count = 0 if texts is None else len(texts)
     figure = new_figure(6.5 if texts is None else 11.0, max(4.8, 0.2 * count + 0.6))

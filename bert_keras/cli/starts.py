@@ -1,0 +1,78 @@
+"""What a run starts from: saved runs, published weights in folders, names on the Hub, OpenAI's GPT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+
+from bert_keras.checkpoints import load_bert, load_huggingface, load_openai, openai_directory
+from bert_keras.checkpoints.loading import huggingface_directory
+from bert_keras.text import TextEncoder, load_text_encoder
+from bert_keras.training import load_model
+from bert_keras.training.model import MultiTaskModel
+
+WEIGHTS = "model"
+WEIGHTS_FILE = "model.weights.h5"
+
+
+class Start(NamedTuple):
+    """What was loaded: an encoder or a model with heads, and the text encoder that belongs to it."""
+
+    model: keras.Model
+    text_encoder: TextEncoder
+
+
+def load_start(
+    start: str,
+    *,
+    max_len: int | None = None,
+    is_causal: bool = False,
+    dtype: str | None = None,
+    seed: int = 0,
+) -> Start:
+    """Load what a run starts from.
+
+    Args:
+        start: the folder of a run of ours; a folder in the form of Hugging Face, Google's BERT or OpenAI's
+            GPT; `"openai"`, for the published GPT; or a name on the Hugging Face Hub.
+        max_len: positions that are wanted at most, of published weights.
+        is_causal: of OpenAI's GPT: as it was trained.
+        dtype: dtype policy of published weights.
+        seed: of what is fresh.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError, OSError: of the loading functions.
+    """
+    path = Path(start)
+    if (path / WEIGHTS_FILE).is_file():
+        return load_run(path)
+    options: dict[str, Any] = {"dtype": dtype, "seed": seed, "verbose": 0}
+    if start == "openai" or (path / "params_shapes.json").is_file():
+        directory = openai_directory(None if start == "openai" else path)
+        encoder = load_openai(directory, is_causal=is_causal, **options, max_len=_fitting(max_len, 512))
+        return Start(encoder, load_text_encoder(directory))
+    if (path / "bert_config.json").is_file():
+        return Start(load_bert(path, **options), load_text_encoder(path))
+    directory = huggingface_directory(start)
+    return Start(load_huggingface(directory, **options), load_text_encoder(directory))
+
+
+def load_run(directory: Path) -> Start:
+    """Load the model and text encoder of a finished run.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    if not (directory / WEIGHTS_FILE).is_file():
+        raise FileNotFoundError(
+            f"{directory} is no finished run: it has no {WEIGHTS_FILE}. `bert-keras finetune` and `pretrain` "
+            "write such folders."
+        )
+    model: MultiTaskModel = load_model(directory / WEIGHTS)
+    return Start(model, TextEncoder.load(directory / "text_encoder"))
+
+
+def _fitting(wanted: int | None, most: int) -> int | None:
+    return None if wanted is None else min(wanted, most)
