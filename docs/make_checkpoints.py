@@ -20,6 +20,7 @@ SIZES = {
 NAMES = {size: name for name, size in SIZES.items()} | {
     523: "positions",
     1530: "3 embedding_dim",
+    4126: "2 d_hid",
     17: "num_classes",
 }
 TITLES = {
@@ -33,7 +34,9 @@ Generated from the conversion tables in `bert_keras/checkpoints/tables.py` by `d
 One engine applies them: every array of a file is used or listed as ignored, every variable of ours comes
 from exactly one place, all shapes must be equal. `{layer}` counts from 0. Matrices are `(in, out)` here and
 in TensorFlow, `(out, in)` in PyTorch. Variables of heads are written as `head: path`; a head is read if its
-arrays are there, and becomes that of the task of its name (`pooler`: of all sentence-level tasks).
+arrays are there, and becomes that of the task of its name (`pooler`: of all sentence-level tasks; that of
+ModernBERT of token-level ones too). A ModernBERT's first layer
+has no `attn_norm`, and the arrays `head` belong to `lm` if there is a `decoder.bias`, else to the pooler.
 
 Class 0 of the published next-sentence heads means that B follows A, which is class 1 of our `is_next`: the
 classes change places.
@@ -43,7 +46,7 @@ classes change places.
 def config_for(name: str) -> TransformerConfig:
     """Return an encoder of the format with the sizes above."""
     model_type = {"openai": "openai-gpt", "google-bert": "bert"}.get(name, name)
-    fields = {**SIZES, "num_layers": 1, "num_heads": 6, "token_embedding_dim": SIZES["embedding_dim"]}
+    fields = {**SIZES, "num_layers": 2, "num_heads": 5, "token_embedding_dim": SIZES["embedding_dim"]}
     if model_type == "electra":
         fields["token_embedding_dim"] = SIZES["token_embedding_dim"]
     fields |= {"embedding_dropout": 0.0, "attention_dropout": 0.0, "residual_dropout": 0.0, "seed": 0}
@@ -65,7 +68,7 @@ def section(table: Table) -> str:
     shapes = config.variable_shapes()
     lines = [f"## {TITLES.get(table.name, f'Hugging Face `{table.name}`')}", ""]
     lines += ["| array | shape | our variable | change |", "| --- | --- | --- | --- |"]
-    rows = [(row, shapes.get(row.target.replace("{layer}", "0")), row.target) for row in table.rows]
+    rows = [(row, shapes.get(row.target.replace("{layer}", "1")), row.target) for row in table.rows]
     for head in table.heads:
         of_head = head_shapes(head.name, config, 17)
         rows += [(row, of_head[row.target], f"{head.name}: {row.target}") for row in head.rows]

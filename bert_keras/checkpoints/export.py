@@ -19,7 +19,7 @@ from bert_keras.checkpoints.tables import EXPORTS, HUGGINGFACE_TABLES
 from bert_keras.encoders.transformer import Transformer
 from bert_keras.text.base import TextEncoder
 from bert_keras.text.files import replacing, write_atomic
-from bert_keras.text.published import tokenizer_files
+from bert_keras.text.publishing import tokenizer_files
 
 CHECK_FILE = "bert_keras_check.safetensors"
 _CHECK_SEED = 20181011

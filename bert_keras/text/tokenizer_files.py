@@ -8,6 +8,12 @@ from bert_keras.text.files import read_json_object
 
 Allowed = Mapping[str, tuple[Any, ...]]
 
+WORDPIECE_TYPES = {
+    "bert": "BertTokenizer",
+    "distilbert": "DistilBertTokenizer",
+    "electra": "ElectraTokenizer",
+}
+
 _CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend", None)
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 

@@ -10,11 +10,13 @@ import torch
 import transformers
 
 from bert_keras import (
+    ModernBERTTextEncoder,
     MultiTaskModel,
     TaskMetadata,
     create_transformer,
     load_huggingface,
     load_model,
+    load_text_encoder,
     save_huggingface,
 )
 from bert_keras.checkpoints.configs import config_from_json
@@ -95,6 +97,23 @@ def test_sentences_may_be_read_by_a_mean(tmp_path):
     save_huggingface(model, tmp_path / "ours", verbose=0)
     assert json.loads((tmp_path / "ours" / "config.json").read_text())["classifier_pooling"] == "mean"
     same_arrays(tmp_path / "theirs", tmp_path / "ours")
+
+
+def test_a_text_encoder_goes_along(tmp_path):
+    letters = [*"abcdefghijklmnopqrstuvwxyz"]
+    tokens = [*letters, "ab", "   ", "[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
+    text_encoder = ModernBERTTextEncoder.from_vocabulary(tokens, ["a b"], plain_tokens=["   "])
+    make("modernbert").save_pretrained(tmp_path / "theirs")
+    encoder = load_huggingface(tmp_path / "theirs", verbose=0)
+    save_huggingface(encoder, tmp_path / "ours", text_encoder=text_encoder, verbose=0)
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "ours")
+    assert (config.pad_token_id, config.cls_token_id, config.sep_token_id) == (31, 29, 30)
+    assert (config.bos_token_id, config.eos_token_id) == (29, 30)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
+    assert (
+        theirs("abc   a")["input_ids"] == [29, *text_encoder.encode("abc   a"), 30] == [29, 26, 2, 27, 0, 30]
+    )
+    assert load_text_encoder(tmp_path / "ours").fingerprint == text_encoder.fingerprint
 
 
 def test_it_survives_our_own_format(tmp_path):
