@@ -71,13 +71,9 @@ def lengths_of(
     longest = int(max(1, sizes.max()))
     if isinstance(buckets, Sequence):
         lengths = [operator.index(length) for length in buckets]
-        limit = lengths[-1] if max_len is None else max_len
-        if (
-            not lengths
-            or lengths[0] < 1
-            or lengths != sorted({*lengths})
-            or not longest <= lengths[-1] <= limit
-        ):
+        last = max(lengths, default=0)
+        is_ascending = lengths == sorted({*lengths}) and min(lengths, default=0) > 0
+        if not is_ascending or last < longest or last > (max_len or last):
             raise ValueError(
                 "`buckets` must be ascending lengths of rows, the last one no less than the longest example "
                 f"({longest} tokens) and no more than `max_len` ({max_len}). Received: {list(buckets)}"

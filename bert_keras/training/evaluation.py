@@ -73,11 +73,13 @@ def evaluate_model(
         )
     if not getattr(model, "compiled", False):
         model.compile(optimizer="sgd")
-    with model.only_training(tasks):
-        logs = model.evaluate(feed.as_keras_data(), verbose=verbose, return_dict=True)
+    with model.only_training(tasks), feed.running():
+        data = feed.as_keras_data()
+        feed.start()
+        logs = model.evaluate(data, verbose=verbose, return_dict=True)
+        scores = score_predictions(model, feed, length)
     weights = {f"{task.name}_weight" for task in tasks}
-    measured = {name: float(value) for name, value in logs.items() if name not in weights}
-    return measured | score_predictions(model, feed, length)
+    return {name: float(value) for name, value in logs.items() if name not in weights} | scores
 
 
 class ValidationScores(keras.callbacks.Callback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from bert_keras.data import SentenceBatch
 from bert_keras.encoders.inputs import ENCODER_INPUTS
 from bert_keras.tasks import TaskMetadata
 from bert_keras.training.checks import EncoderFacts, check_batch
+from bert_keras.training.prefetch import Prefetcher
 
 Arrays = tuple[dict[str, Any], dict[str, Any]]
 
@@ -119,7 +121,8 @@ def feed_length(generator: Any, steps: int | None, argument: str) -> int:
 class TaskFeed(keras.utils.PyDataset):
     """Batches of a generator with the tasks' labels and their weights, for `fit` and `evaluate`.
 
-    Batch i is prepared from `generator[i]` under the weights of step i.
+    Batch i is prepared from `generator[i]` under the weights of step i. Within the context of `running`, from
+    `start` on, batches are prepared in the background.
 
     Args:
         generator: sized and indexable, or any iterable of `SentenceBatch`.
@@ -128,6 +131,12 @@ class TaskFeed(keras.utils.PyDataset):
         weight_of: from task and step to the weight of its loss.
         num_batches: length of the feed; None for endless.
         name: what to call the generator in messages.
+        workers: threads that prepare batches; 0 to prepare each when it is asked for. A generator that is
+            only an iterable is read by one.
+
+    Attributes:
+        first_step: step of the first batch.
+        end: the step after the last that will be trained, or None.
     """
 
     def __init__(
@@ -138,12 +147,17 @@ class TaskFeed(keras.utils.PyDataset):
         weight_of: Callable[[TaskMetadata, int], float],
         num_batches: int | None,
         name: str,
+        workers: int = 1,
     ) -> None:
-        super().__init__(workers=1, use_multiprocessing=False)
-        self.source = generator if hasattr(generator, "__getitem__") else _InOrder(generator, name)
+        super().__init__(workers=1, use_multiprocessing=False)  # Keras' own would begin before `first_step`
+        is_indexed = hasattr(generator, "__getitem__")
+        self.source = generator if is_indexed else _InOrder(generator, name)
+        self.num_threads = workers if is_indexed else min(workers, 1)
         self.tasks, self.facts, self.weight_of, self.name = list(tasks), facts, weight_of, name
-        self.first_step = 0
+        self.first_step, self.end = 0, num_batches
         self._num_batches = num_batches
+        self._prefetcher: Prefetcher | None = None
+        self._errors = _FirstError()
 
     @property
     def num_batches(self) -> int | None:
@@ -163,8 +177,34 @@ class TaskFeed(keras.utils.PyDataset):
                 raise
             return self.source[index % len(self.source)]
 
+    def start(self) -> None:
+        """Begin to prepare batches in the background, from whichever is asked for next."""
+        self._stop()
+        if self.num_threads:
+            self._prefetcher = Prefetcher(self._prepared, self.num_threads, self.end)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Stop at the end of this context, however it is left. What a backend makes of an exception in the
+        preparation of a batch becomes the exception itself again."""
+        self._errors = _FirstError()
+        try:
+            with self._errors.unwrapped():
+                yield
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        prefetcher, self._prefetcher = self._prefetcher, None
+        if prefetcher is not None:
+            prefetcher.close()
+
     def __getitem__(self, index: int) -> Arrays:
-        step = self.first_step + index
+        prefetcher, step = self._prefetcher, self.first_step + index
+        with self._errors:
+            return self._prepared(step) if prefetcher is None else prefetcher.get(step)
+
+    def _prepared(self, step: int) -> Arrays:
         weights = []
         for task in self.tasks:
             weight = float(self.weight_of(task, step))
@@ -198,6 +238,32 @@ class TaskFeed(keras.utils.PyDataset):
         if self._num_batches is not None:
             dataset = dataset.apply(tf.data.experimental.assert_cardinality(self._num_batches))
         return dataset
+
+
+class _FirstError:
+    """Remembers the first exception that leaves its context."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if self.error is None:
+            self.error = error
+
+    @contextlib.contextmanager
+    def unwrapped(self) -> Iterator[None]:
+        """Raise that exception in place of an error of TensorFlow, which only has its text."""
+        outer = _FirstError()
+        try:
+            with outer:
+                yield
+        finally:
+            found = outer.error
+            if self.error is not None and type(found).__module__.startswith("tensorflow"):
+                raise self.error from found
 
 
 class _InOrder:

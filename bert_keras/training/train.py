@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -49,6 +51,7 @@ def train_model(
     seed: int = 0,
     steps_per_execution: int = 1,
     jit_compile: bool | str = "auto",
+    workers: int = 1,
     verbose: int | str = 1,
 ) -> MultiTaskModel:
     """Train an encoder on tasks: pretraining, then fine-tuning, each if there is a generator for it.
@@ -84,6 +87,9 @@ def train_model(
         steps_per_execution: batches that TensorFlow or JAX take in one call, so that Python is in the way
             less often; callbacks see only every last of them. torch takes 1 alone.
         jit_compile: as in Keras' `compile`.
+        workers: threads that prepare batches, in order, a few ahead of training (two for each worker wait at
+            most); 0 for none. More than one need generators that may be indexed from several threads at once,
+            as all of this library may.
         verbose: as in Keras' `fit`.
 
     Returns:
@@ -103,6 +109,8 @@ def train_model(
     model = train_model(encoder, [lm, is_next], generator, pretrain_steps=1000)
     ```
     """
+    if operator.index(workers) < 0:
+        raise ValueError(f"`workers` must be at least 0. Received: workers={workers}")
     model = model_for(encoder_model, tasks, seed)
     if pretrain_generator is None and finetune_generator is None:
         raise ValueError(
@@ -126,7 +134,7 @@ def train_model(
     prepared = []
     for name, (training, validation, how) in given.items():
         if training[0] is not None:
-            prepared.append(_Phase(model, name, training, validation, optimizers[name], *how))
+            prepared.append(_Phase(model, name, training, validation, optimizers[name], *how, workers))
         elif training[1] is not None or validation[0] is not None:
             raise ValueError(
                 f"`{name}_steps` or a validation generator was given, but no `{name}_generator`."
@@ -193,6 +201,7 @@ class _Phase:
         epochs: int,
         callbacks: Sequence[keras.callbacks.Callback] | None,
         budget: Any,
+        workers: int,
     ) -> None:
         generator, steps = training
         self.model, self.name, self.epochs, self.callbacks = model, name, epochs, callbacks or []
@@ -201,7 +210,8 @@ class _Phase:
         self.tasks = _active_tasks(model, self.is_pretrain)
         self.steps = feed_length(generator, steps, f"{name}_steps")
         facts = encoder_facts(model.encoder)
-        self.feed = TaskFeed(generator, self.tasks, facts, self._weight, None, f"{name}_generator")
+        self.feed = TaskFeed(generator, self.tasks, facts, self._weight, None, f"{name}_generator", workers)
+        self.feed.end = self.steps * epochs if self.budget is None else None
         _check_vocabulary(generator, facts.vocab_size, f"{name}_generator")
         first = [source[0] for source in getattr(generator, "sources", {}).values()]
         for batch in first or [self.feed.batch(0)]:
@@ -217,6 +227,7 @@ class _Phase:
                 self._validation_weight,
                 length,
                 f"validation_{name}_generator",
+                workers,
             )
             check_packing(self.validation.batch(0), model.encoder)
             self.callbacks = [ValidationScores(self.validation, length), *self.callbacks]
@@ -241,7 +252,11 @@ class _Phase:
             if isinstance(callback, Doctor):
                 total = None if self.budget is not None else self.steps * self.epochs
                 callback.watch(self.feed, self.is_pretrain, total)
-        with model.only_training(self.tasks):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(model.only_training(self.tasks))
+            for feed in (self.feed, self.validation):
+                if feed is not None:
+                    stack.enter_context(feed.running())
             model.compile(
                 optimizer=self.optimizer, steps_per_execution=steps_per_execution, jit_compile=jit_compile
             )
@@ -293,7 +308,11 @@ class _StepCounter(keras.callbacks.Callback):
         return int(keras.ops.convert_to_numpy(model.optimizer._iterations.value))
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self.phase.feed.first_step = self._iterations(self.model) - self.iterations_before
+        feed, validation = self.phase.feed, self.phase.validation
+        feed.first_step = self._iterations(self.model) - self.iterations_before
+        feed.start()
+        if validation is not None:
+            validation.start()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.phase.steps_done = (epoch + 1) * self.phase.steps
