@@ -37,7 +37,8 @@ class Doctor(keras.callbacks.Callback):
 
     Give one to `train_model` among the callbacks of a phase. It counts the first 64 batches, times the making
     of batches (where that happens in this process), follows the losses, and every 50 steps compares the
-    weights before and after a step; a copy of the weights is kept for that in the host's memory.
+    weights before and after a step; a copy of the weights is kept for that in the host's memory. With it,
+    every step waits for its loss.
 
     It knows: a task that stands at its unigram loss, and since when; a learning rate too high or too low;
     most ids never seen; labels on padding; a task without labels; a schedule that never let a task count;

@@ -135,9 +135,10 @@ def train_model(
     for name, (training, validation, how) in given.items():
         if training[0] is not None:
             prepared.append(_Phase(model, name, training, validation, optimizers[name], *how, workers))
-        elif training[1] is not None or validation[0] is not None:
+        elif not (training[1] is None and validation[0] is None and how[-1] is None):
             raise ValueError(
-                f"`{name}_steps` or a validation generator was given, but no `{name}_generator`."
+                f"`{name}_steps`, `{name}_budget` or a validation generator was given, but no "
+                f"`{name}_generator`."
             )
     model.training_history = {}
     for phase in prepared:

@@ -147,6 +147,7 @@ def test_a_real_clock(toy):
         ({"recipe": None, "pretrain_optimizer": "adam"}, "must come from a recipe.*'adam'"),
         ({"pretrain_epochs": 3}, "leave `pretrain_epochs` out"),
         ({"pretrain_budget": "long"}, "pretrain_budget='long'"),
+        ({"finetune_budget": "1 s"}, "`finetune_budget`.*but no `finetune_generator`"),
     ],
 )
 def test_what_does_not_go_together(toy, monkeypatch, arguments, problem):

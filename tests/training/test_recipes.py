@@ -171,6 +171,8 @@ def test_which_variables_muon_takes():
     hidden = [v.path for v in encoder.trainable_variables if optimizer.is_hidden_matrix(v)]
     names = ("qkv", "attention_output", "feedforward_in", "feedforward_out")
     assert sorted(hidden) == sorted(f"layer_0/{name}/kernel" for name in names)
+    again = keras.optimizers.get(keras.optimizers.serialize(Muon(0.5, 2.0, splits={"qkv": 3})))
+    assert isinstance(again, Muon) and (again.matrix_rate, again.splits) == (2.0, {"qkv": 3})
     with pytest.raises(ValueError, match="do not divide"):
         Muon(splits={"qkv": 5}).build(encoder.trainable_variables)
     with pytest.raises(ValueError, match="matrix_rate=0.0"):
