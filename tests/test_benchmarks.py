@@ -1,0 +1,59 @@
+"""The page of benchmarks: what is kept is what it shows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import benchmarks.__main__ as benchmarks
+from benchmarks.common import RunLog, searched
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmarks, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def test_a_result_becomes_a_section_with_its_script_and_table(results):
+    result = {
+        "title": "Growth of the test",
+        "columns": ["what", "size"],
+        "rows": [["step", 3]],
+        "python": "3.11.0",
+        "versions": {"keras": "3.15.1", "jax": None},
+        "hardware": {"cores": 2, "processor": "A Processor"},
+    }
+    (results / "growth_tensorflow.json").write_text(json.dumps(result))
+    page = benchmarks.rendered()
+    assert "## Growth\n\nHow cost grows with the size of the corpus" in page
+    assert "```sh\nKERAS_BACKEND=... python -m benchmarks.growth" in page
+    assert "**Growth of the test**\n\n| what | size |\n| --- | --- |\n| step | 3 |" in page
+    assert "Python 3.11.0, keras 3.15.1; 2 cores, A Processor." in page
+    assert "## Starting" not in page
+
+
+def test_the_committed_page_is_the_rendered_one():
+    assert benchmarks.PAGE.read_text(encoding="utf-8") == benchmarks.rendered()
+
+
+def test_every_script_of_the_plan_exists_and_explains_itself():
+    for runs in benchmarks.PLAN.values():
+        for run in runs:
+            assert len(benchmarks.explained(run.script)) > 100, run.script
+
+
+def test_a_log_of_runs_is_taken_up_again(tmp_path):
+    calls = []
+
+    def run(rate, seed):
+        calls.append((rate, seed))
+        return {"score": -abs(rate - 2.0) + 0.1 * seed}
+
+    for _ in range(2):
+        log = RunLog(str(tmp_path / "runs.jsonl"))
+        best, runs = searched(log, {"side": "ours"}, [1.0, 2.0, 4.0], 3, run, lambda found: found["score"])
+        assert best == 2.0
+        assert [found["score"] for found in runs] == [0.0, 0.1, 0.2]
+    assert calls == [(1.0, 0), (2.0, 0), (4.0, 0), (2.0, 1), (2.0, 2)]
