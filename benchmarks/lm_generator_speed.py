@@ -35,6 +35,8 @@ MODES: dict[str, dict[str, Any]] = {
     "pairs, whole words": {"whole_word": True},
     "single": {"use_single_sentence": True},
     "causal, single": {"use_single_sentence": True, "is_causal": True},
+    "sentences, packed": {"use_single_sentence": True, "fill": False, "pack": True},
+    "pairs of sentences, packed": {"fill": False, "pack": True},
 }
 
 

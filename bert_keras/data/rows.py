@@ -16,7 +16,6 @@ Text: TypeAlias = "str | tuple[str, str] | list[str]"
 Spans: TypeAlias = "list[tuple[int, int]]"
 
 LONG_TEXTS = ("windows", "cut_end", "cut_start")
-_LENGTH_MULTIPLE = 16
 
 
 class Pieces(NamedTuple):
@@ -126,7 +125,7 @@ def as_batch(
     tasks: Sequence[TaskMetadata],
     batch_size: int,
     pad_id: int,
-    max_len: int,
+    length: int,
     reads_last: bool,
 ) -> SentenceBatch:
     """Put rows in a batch whose labels are only places: where each task is to be predicted.
@@ -136,11 +135,9 @@ def as_batch(
         tasks: the tasks.
         batch_size: rows of the batch.
         pad_id: of the text encoder.
-        max_len: of a row.
+        length: of the rows.
         reads_last: whether sentences are read from their last token.
     """
-    longest = max(len(row.tokens) for row in rows)
-    length = min(max_len, -(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE)
     tokens = np.full((batch_size, length), pad_id, "int32")
     segments = np.zeros_like(tokens)
     padding_mask = np.zeros(tokens.shape, bool)

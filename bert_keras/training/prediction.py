@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 from tqdm import tqdm
 
@@ -27,7 +28,8 @@ from bert_keras.training.checks import encoder_facts
 from bert_keras.training.feed import training_arrays
 from bert_keras.training.model import MultiTaskModel
 
-_TEXTS_AT_ONCE = 32  # batches whose texts are held in memory and sorted by length
+_TEXTS_AT_ONCE = 64  # batches whose texts are held in memory and sorted by length
+_COMPILED_MULTIPLE = 16  # lengths are rounded up to it where each one is compiled anew
 
 
 class LabelPrediction(NamedTuple):
@@ -88,7 +90,7 @@ def predict(
     """Predict labels of raw texts.
 
     Texts are read and results given as they come, in order: memory does not grow with their number. Within
-    some thousand texts, those of like length share a batch.
+    some thousand texts, those of like length share a batch, so that little is computed for padding.
 
     Args:
         model: of `train_model` or `load_model`.
@@ -198,6 +200,8 @@ class _Runner:
     ) -> None:
         self.model, self.text_encoder, self.batch_size = model, text_encoder, batch_size
         self.max_len, self.long_texts, self.stride, self.reads_last = max_len, long_texts, stride, reads_last
+        is_compiled = keras.backend.backend() == "jax" or bool(model.jit_compile)
+        self.length_multiple = _COMPILED_MULTIPLE if is_compiled else 1
 
     def on_texts(self, texts: Sequence[Any], tasks: list[TaskMetadata]) -> list[tuple[TaskMetadata, Any]]:
         """Return for each task and text the rows of it and their logits."""
@@ -218,8 +222,14 @@ class _Runner:
         }
         for start in range(0, len(rows), self.batch_size):
             some = rows[start : start + self.batch_size]
+            length = -(-len(some[0].tokens) // self.length_multiple) * self.length_multiple
             batch = as_batch(
-                some, tasks, self.batch_size, self.text_encoder.pad_id, self.max_len, self.reads_last
+                some,
+                tasks,
+                self.batch_size,
+                self.text_encoder.pad_id,
+                min(length, self.max_len),
+                self.reads_last,
             )
             x, _ = training_arrays(batch, tasks, [1.0] * len(tasks))
             logits = self.model.predict_on_batch(x)

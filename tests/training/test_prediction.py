@@ -218,3 +218,15 @@ def test_texts_are_read_as_they_are_needed(model, text_encoder):
 def test_bad_input(model, text_encoder, given, arguments, error, message):
     with pytest.raises(error, match=message):
         list(predict(model, text_encoder, given, **arguments))
+
+
+def test_little_is_computed_for_padding(model, text_encoder, monkeypatch):
+    """Rows are as long as the longest of their batch; where lengths are compiled, few of them occur."""
+    shapes, run = [], model.predict_on_batch
+    monkeypatch.setattr(model, "predict_on_batch", lambda x: (shapes.append(x["token_ids"].shape), run(x))[1])
+    given = [" ".join(["cat"] * (1 + 7 * number % 29)) for number in range(40)]
+    list(predict(model, text_encoder, given, tasks=["colour"], batch_size=8))
+    sizes = sorted((3 + 7 * number % 29 for number in range(40)), reverse=True)
+    longest = sizes[::8]
+    expected = [min(32, -(-size // 16) * 16) for size in longest]
+    assert shapes == [(8, size) for size in (expected if keras.backend.backend() == "jax" else longest)]
