@@ -31,8 +31,8 @@ LM = TaskMetadata("lm", True, 53)
 PARITY = TaskMetadata("parity", False, 2)
 
 
-def encoder(width=24, **arguments):
-    return create_transformer(53, width, 16, 1, 3, 40, seed=5, **{**NO_DROPOUT, **arguments})
+def encoder(**arguments):
+    return create_transformer(53, 24, 16, 1, 2, 40, seed=5, **{**NO_DROPOUT, **arguments})
 
 
 def symptoms(findings):
@@ -44,7 +44,8 @@ def run(source, doctor, optimizer, steps=40, tasks=(LM,), callbacks=(), phase="p
     arguments[f"{phase}_steps"] = steps
     arguments[f"{phase}_optimizer"] = optimizer
     arguments[f"{phase}_callbacks"] = [doctor, *callbacks]
-    return train_model(encoder(), tasks, verbose=0, **arguments)
+    quick = {"norm_placement": "pre", "position_embedding": "rotary"}
+    return train_model(encoder(**quick), tasks, verbose=0, **arguments)
 
 
 class Zipf:
