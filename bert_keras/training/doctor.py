@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import keras
 import numpy as np
 
 from bert_keras.data import SentenceBatch
+from bert_keras.training import budget
 from bert_keras.training.checks import encoder_facts
 from bert_keras.training.feed import TaskFeed
 from bert_keras.training.nonfinite import break_point, nonfinite_weights
@@ -101,7 +101,7 @@ class Doctor(keras.callbacks.Callback):
         if not self._has_begun:
             self._has_begun = True
             self._first_look()
-        self._began = self._began or time.perf_counter()
+        self._began = self._began or budget.now()
 
     def _first_look(self) -> None:
         """After other callbacks had their say, which may restore weights."""
@@ -129,7 +129,7 @@ class Doctor(keras.callbacks.Callback):
         steps, self._batch = batch + 1 - self._batch, batch + 1
         self._step += steps
         self._since_window += steps
-        now = time.perf_counter()
+        now = budget.now()
         self._seconds, self._began = self._seconds + now - self._began, now
         if self._step == steps:  # compiling is no sign of a quick or slow device
             self._seconds = 0.0
@@ -192,7 +192,7 @@ class Doctor(keras.callbacks.Callback):
         if is_over or len(self._steps) % _WATCH == 0:
             found += learning_rate_problems(self._losses.get("loss", []), self._updates, self._gradients)
             making, batches = self._source.making()
-            found += slow_feed(making, self._seconds, batches)
+            found += slow_feed(making, self._seconds, batches, self._source.is_in_line)
         return found
 
     def on_train_end(self, logs: Any = None) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 from typing import Any
 
 from bert_keras.data import SentenceBatch
+from bert_keras.training import budget
 
 _KEPT = 32
 
@@ -19,6 +19,9 @@ class WatchedSource:
 
     Args:
         source: anything that can be indexed.
+
+    Attributes:
+        is_in_line: whether the training waits while a batch is made, as it is made in the same thread.
     """
 
     def __init__(self, source: Any) -> None:
@@ -26,7 +29,7 @@ class WatchedSource:
         self._lock: Any = threading.Lock()
         self._kept: OrderedDict[int, SentenceBatch] = OrderedDict()
         self._uncounted: OrderedDict[int, SentenceBatch] = OrderedDict()
-        self._highest = -1
+        self._highest, self.is_in_line = -1, False
         self._seconds, self._made = 0.0, 0
 
     def __getattr__(self, name: str) -> Any:
@@ -35,10 +38,11 @@ class WatchedSource:
         return getattr(self.source, name)
 
     def __getitem__(self, index: int) -> SentenceBatch:
-        start = time.perf_counter()
+        start = budget.now()
         batch = self.source[index]
-        seconds = time.perf_counter() - start
+        seconds = budget.now() - start
         with self._lock:
+            self.is_in_line = threading.current_thread() is threading.main_thread()
             self._seconds, self._made = self._seconds + seconds, self._made + 1
             self._kept[index] = batch
             if index > self._highest:

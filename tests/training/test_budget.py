@@ -61,7 +61,7 @@ def train(source, clock, callbacks=(), steps=5, **arguments):
     arguments = {"pretrain_budget": "20 s", "recipe": RECIPE, "verbose": 0, **arguments}
     return train_model(
         create_transformer(53, 12, 16, 1, 3, 20, seed=5),
-        [TaskMetadata("lm", True, 53), TaskMetadata("parity", False, 2)],
+        [TaskMetadata("parity", False, 2)],
         source,
         pretrain_steps=steps,
         pretrain_callbacks=[clock, *callbacks],

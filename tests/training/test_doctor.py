@@ -2,7 +2,6 @@
 
 import pickle
 import re
-import time
 
 import keras
 import numpy as np
@@ -22,8 +21,9 @@ from bert_keras import (
     encoder_inputs,
     train_model,
 )
+from bert_keras.training import budget
 from bert_keras.training.nonfinite import break_point, first_nonfinite_layer
-from bert_keras.training.symptoms import LabelCounts, learning_rate_problems, standing_at
+from bert_keras.training.symptoms import LabelCounts, learning_rate_problems, slow_feed, standing_at
 from bert_keras.training.watched_source import watched
 
 NO_DROPOUT = {"embedding_dropout": 0.0, "attention_dropout": 0.0, "residual_dropout": 0.0}
@@ -31,20 +31,21 @@ LM = TaskMetadata("lm", True, 53)
 PARITY = TaskMetadata("parity", False, 2)
 
 
-def encoder(width=24, **arguments):
-    return create_transformer(53, width, 16, 1, 3, 40, seed=5, **{**NO_DROPOUT, **arguments})
+def encoder(**arguments):
+    return create_transformer(53, 24, 16, 1, 2, 40, seed=5, **{**NO_DROPOUT, **arguments})
 
 
 def symptoms(findings):
     return [finding.symptom for finding in findings]
 
 
-def run(source, doctor, optimizer, steps=60, tasks=(LM,), callbacks=(), phase="pretrain", **arguments):
+def run(source, doctor, optimizer, steps=40, tasks=(LM,), callbacks=(), phase="pretrain", **arguments):
     arguments[f"{phase}_generator"] = source
     arguments[f"{phase}_steps"] = steps
     arguments[f"{phase}_optimizer"] = optimizer
     arguments[f"{phase}_callbacks"] = [doctor, *callbacks]
-    return train_model(encoder(), tasks, verbose=0, **arguments)
+    quick = {"norm_placement": "pre", "position_embedding": "rotary"}
+    return train_model(encoder(**quick), tasks, verbose=0, **arguments)
 
 
 class Zipf:
@@ -67,7 +68,7 @@ class Zipf:
 
 def test_a_healthy_run(toy, capsys):
     doctor = Doctor(patience=50)
-    model = run(toy(batch_size=32, num_batches=200), doctor, create_optimizer(150, 1e-2), steps=150)
+    model = run(toy(batch_size=32, num_batches=200), doctor, create_optimizer(100, 1e-2), steps=100)
     assert doctor.findings == [] == diagnose(model, [toy()[i] for i in range(40)], patience=50)
     assert capsys.readouterr().out == ""
     assert model.training_history["pretrain"].history["lm_loss"][0] < np.log(48)
@@ -76,7 +77,7 @@ def test_a_healthy_run(toy, capsys):
 def test_standing_at_the_unigram_loss(capsys):
     doctor = Doctor(patience=30)
     source = Zipf()
-    model = run(source, doctor, create_optimizer(120, 1e-2), steps=120)
+    model = run(source, doctor, create_optimizer(80, 1e-2), steps=80)
     assert symptoms(doctor.findings) == ["The task 'lm' stands at its unigram loss"]
     p = source.frequencies / source.frequencies.sum()
     entropy = -(p * np.log(p)).sum()
@@ -118,10 +119,24 @@ def test_learning_rates_by_hand():
     assert learning_rate_problems([5, 5, 5, 4.9], [], []) == []
 
 
-def test_faults_of_batches_schedules_and_feeds(toy):
+class Step(keras.callbacks.Callback):
+    """A clock on which a step takes 0.1 s, apart from the feed."""
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.time = 0.0
+        monkeypatch.setattr(budget, "now", lambda: self.time)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.time += 0.1
+
+
+def test_faults_of_batches_schedules_and_feeds(toy, monkeypatch):
+    clock = Step(monkeypatch)
+
     class Faulty(toy):
         def __getitem__(self, index):
-            time.sleep(0.15 if index > 2 else 0.0)
+            clock.time += 1.0
             batch = super().__getitem__(index)
             batch.token_classification["lm"].target_mask[:, -1] = True  # rows are mostly shorter
             batch.tokens = np.minimum(batch.tokens, 9)
@@ -133,7 +148,8 @@ def test_faults_of_batches_schedules_and_feeds(toy):
     absent = TaskMetadata("absent", False, 2)
     doctor = Doctor(verbose=0)
     source = Faulty(batch_size=32)
-    model = run(source, doctor, create_optimizer(20, 1e-3), 20, [LM, late, absent], phase="finetune")
+    optimizer = create_optimizer(20, 1e-3)
+    model = run(source, doctor, optimizer, 20, [LM, late, absent], [clock], phase="finetune")
     faults = [
         "The encoder's weights were never restored",
         "The schedule never let the task 'parity' count",
@@ -146,9 +162,19 @@ def test_faults_of_batches_schedules_and_feeds(toy):
     by_symptom = {finding.symptom: finding.evidence for finding in doctor.findings}
     assert "47 of 53 ids" in by_symptom[faults[2]] and "the highest that does is 9" in by_symptom[faults[2]]
     assert "0 labelled positions" in by_symptom[faults[4]]
+    assert "making a batch took 1000.0 ms" in by_symptom[faults[5]]
     afterwards = diagnose(model, [source[i] for i in range(12)], phase="finetune")
     assert symptoms(afterwards) == [*faults[2:5], faults[1]]
     assert "\n  seen:   fine-tuning starts with fresh weights" in str(doctor.findings[0])
+
+
+def test_when_a_feed_is_slow():
+    (finding,) = slow_feed(0.9, 1.0, 10, False)
+    assert "took 90.0 ms, a training step with the wait for it 100.0 ms" in finding.evidence
+    assert (
+        slow_feed(0.7, 1.0, 10, False) == [] == slow_feed(0.4, 1.0, 10, True) == slow_feed(0.9, 1.0, 4, True)
+    )
+    assert len(slow_feed(0.7, 1.0, 10, True)) == 1
 
 
 def test_ids_out_of_range(toy):
@@ -232,11 +258,9 @@ def test_an_optimizer_that_was_not_restored(toy, tmp_path):
     assert symptoms(train("adam")) == ["The optimizer's state was never restored"]
 
 
-def test_a_doctor_needs_train_model(toy):
-    model = train_model(encoder(), [PARITY], toy(), pretrain_steps=1, verbose=0)
-    model.compile("sgd")
+def test_a_doctor_needs_train_model():
     with pytest.raises(ValueError, match="watches the phases of `train_model`"):
-        model.fit(x=np.zeros(1), callbacks=[Doctor()])
+        Doctor().on_train_begin()
 
 
 def test_a_task_that_is_never_active(toy):
