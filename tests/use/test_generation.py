@@ -32,12 +32,24 @@ def model(request, text_encoder):
         2,
         3,
         is_causal=True,
-        initializer_range=0.5,
         position_embedding=request.param,
         norm_placement="pre" if request.param == "rotary" else "post",
         seed=3,
     )
+    rng = np.random.default_rng(2)  # the same weights on every backend
+    for variable in encoder.weights:
+        if len(variable.shape) == 2:
+            variable.assign(0.6 * rng.normal(size=variable.shape))
+    set_end_row(encoder, text_encoder, np.zeros(12))
     return MultiTaskModel(encoder, [TaskMetadata("lm", True, text_encoder.vocab_size)])
+
+
+def set_end_row(encoder, text_encoder, row):
+    """The end token's logit is the product with this row."""
+    table = np.array(keras.ops.convert_to_numpy(encoder.token_embedding.embeddings.value))
+    table[text_encoder.eos_id] = row
+    encoder.token_embedding.embeddings.assign(table)
+    return table
 
 
 def without_cache(model, text_encoder, prompt, count, add_bos=True):
@@ -46,10 +58,10 @@ def without_cache(model, text_encoder, prompt, count, add_bos=True):
     never = sorted(text_encoder.special_ids - {text_encoder.eos_id})
     start = len(ids)
     while len(ids) < start + count:
-        row = np.array([ids], "int32")
+        row = np.array([ids + [0] * (31 - len(ids))], "int32")  # one shape: JAX compiles once
         arrays = {"token_ids": row, "segment_ids": 0 * row, "sequence_ids": 0 * row + 1}
-        arrays["position_ids"] = np.arange(len(ids), dtype="int32")[None]
-        logits = np.array(keras.ops.convert_to_numpy(model(arrays, training=False)["lm"]))[0, -1]
+        arrays["position_ids"] = np.arange(31, dtype="int32")[None]
+        logits = np.asarray(model.predict_on_batch(arrays)["lm"])[0, len(ids) - 1].copy()
         logits[never] = -np.inf
         ids.append(int(logits.argmax()))
         if ids[-1] == text_encoder.eos_id:
@@ -64,6 +76,19 @@ def test_the_cache_changes_nothing(model, text_encoder):
     assert len({*expected}) == 3 and all(expected)
     bare = generate(model.encoder, text_encoder, PROMPTS[0], max_new_tokens=4, add_bos=False)
     assert bare == without_cache(model, text_encoder, PROMPTS[0], 4, add_bos=False)
+
+
+def test_the_end_token_ends_a_text_and_not_its_neighbours(model, text_encoder):
+    whole = generate(model, text_encoder, PROMPTS[0], max_new_tokens=6)
+    table = set_end_row(model.encoder, text_encoder, np.zeros(12))
+    set_end_row(model.encoder, text_encoder, 1.5 * table[text_encoder.encode(whole)[3]])
+    try:
+        expected = [without_cache(model, text_encoder, prompt, 6) for prompt in PROMPTS]
+        assert list(generate(model, text_encoder, PROMPTS, max_new_tokens=6)) == expected
+    finally:
+        set_end_row(model.encoder, text_encoder, np.zeros(12))
+    assert len(expected[0]) < len(whole)
+    assert len({len(text_encoder.encode(text)) for text in expected}) > 1
 
 
 def test_greedy_text_is_that_of_transformers(text_encoder, tmp_path):
