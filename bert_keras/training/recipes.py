@@ -236,7 +236,7 @@ _TABLES: dict[str, dict[str, tuple[Any, str]]] = {
         "momentum": (0.95, "Jordan et al. 2024"),
         "warmup": (0.05, "what the measurements in docs/log.md, Recipes, were made with; not varied"),
         "schedule": ("stable", "Haegele et al. 2024, section 3"),
-        "decay_share": (0.5, "Haegele et al. 2024 want at least 0.2, short runs more; not varied here"),
+        "decay_share": (0.5, "Haegele et al. 2024; in 300 steps 1.0 is better (docs/log.md, Recipes)"),
         "weight_decay": (0.01, "Devlin et al. 2018, A.2"),
         "clip_norm": (1.0, "google-research/bert, optimization.py"),
         "predicted_share": (0.2, "Wettig et al. 2022: 40 % for large models, less for small ones"),
