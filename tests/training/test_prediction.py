@@ -200,7 +200,7 @@ def test_texts_are_read_as_they_are_needed(model, text_encoder):
     assert taken == 0
     for _ in range(130):
         next(results)
-    assert taken == 192
+    assert taken == 256
 
 
 @pytest.mark.parametrize(
