@@ -140,7 +140,9 @@ def pretrain(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Pretrain an encoder on text: masked tokens and is_next, or next tokens.
+    """Pretrain an encoder on text.
+
+    It learns masked tokens and is_next, or (--causal) next tokens.
 
     The folder gets model.weights.h5, text_encoder/, history.csv and run.toml, which repeats the run with
     --config. Ctrl-C saves a checkpoint; --resume goes on from it.
@@ -208,7 +210,9 @@ def predict(
     batch_size: int = 32,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object on each line.")] = False,
 ) -> None:
-    """Predict the labels of texts, line by line: for each task its label and the label's probability.
+    """Predict the labels of texts.
+
+    Line by line: for each task its label and the label's probability, with tabs between.
 
     Example: bert-keras predict my_model new.txt --output predicted.tsv
     """
@@ -229,7 +233,9 @@ def convert(
     task: Annotated[str | None, typer.Option(help="Which task, where there are several.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a model for `transformers`, or a published one in our format.
+    """Write a model in another format.
+
+    One of ours for `transformers`, or a published one as ours.
 
     Example: bert-keras convert my_model my_model_for_transformers
     """
@@ -249,7 +255,9 @@ def inspect(
     path: Annotated[Path, typer.Argument(help="Weights, run, text encoder, corpus, published model.")],
     as_json: Json = False,
 ) -> None:
-    """Tell what is in a file or folder: arrays, tasks, where it comes from.
+    """Tell what is in a file or folder.
+
+    Arrays, tasks, and where it comes from.
 
     Example: bert-keras inspect my_model
     """
@@ -267,7 +275,9 @@ def demo(
     directory: Annotated[Path, typer.Argument(help="Where files are kept.")] = Path("bert_keras_quickstart"),
     steps: Annotated[int, typer.Option(help="Pretraining steps.")] = 1000,
 ) -> None:
-    """Run the quick start: text to a fine-tuned model, in under three minutes, without a download.
+    """Run the quick start.
+
+    From text to a fine-tuned model, in under three minutes on two cores, without a download.
 
     Example: bert-keras demo
     """
