@@ -6,10 +6,11 @@ import math
 import keras
 import numpy as np
 import pytest
-import torch
-import transformers
 
-from bert_keras import (
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from bert_keras import (  # noqa: E402
     ModernBERTTextEncoder,
     MultiTaskModel,
     TaskMetadata,
@@ -19,9 +20,9 @@ from bert_keras import (
     load_text_encoder,
     save_huggingface,
 )
-from bert_keras.checkpoints.configs import config_from_json
-from tests.checkpoints.models import answers, check_close, make, rows
-from tests.checkpoints.test_parity import same_arrays, with_heads
+from bert_keras.checkpoints.configs import config_from_json  # noqa: E402
+from tests.checkpoints.models import answers, check_close, make, rows  # noqa: E402
+from tests.checkpoints.test_parity import same_arrays, with_heads  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
