@@ -47,7 +47,7 @@ def programs() -> list[tuple[str, str, str, str]]:
 
 def main() -> None:
     command = parser(__doc__)
-    command.add_argument("--rounds", type=int, default=5)
+    command.add_argument("--rounds", type=int, default=3)
     options = command.parse_args()
     rounds, every = (1, 3) if options.smoke else (options.rounds, 1)
     folder = str(minilm())
