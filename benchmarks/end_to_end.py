@@ -6,8 +6,8 @@ The same sentences of `gutenberg/train.txt` with the same WordPiece vocabulary, 
 of at most 128 tokens, 32 rows an update, AdamW, TensorFlow in mixed_bfloat16. A turn begins with a text
 file and ends when every sentence was trained on once. KerasHub: `fit` of `BertMaskedLM` with its
 `BertMaskedLMPreprocessor` on raw strings (tf.data, parallel map), one sentence a row. bert_keras:
-`lm_generator` over the file, tokenised anew in every turn, sentences packed into rows. Real tokens a
-second, median of the turns; the ratio is KerasHub's time over ours.
+`lm_generator` over the file, tokenised anew in every turn, sentences packed into rows, and its graph traced
+anew. Real tokens a second, median of the turns; the ratio is KerasHub's time over ours.
 """
 
 from __future__ import annotations

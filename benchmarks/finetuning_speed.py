@@ -5,9 +5,9 @@
 Each side trains on the same sentences in every turn, 32 an update, at the same learning rate, from raw
 text. transformers: PyTorch, eager float32, dynamic padding to the longest of a batch, as its own examples
 do. bert_keras: TensorFlow and torch, mixed_bfloat16, sentences packed into rows of 128. Each side is a
-process of its own and warm (compiled) before the first turn. What both learn is compared by
-`benchmarks.transfer`. Real tokens a second, median of the turns; the ratio is to the fastest setting of
-bert_keras.
+process of its own, after one whole turn that is not counted; a turn of bert_keras begins with fresh heads, so
+that the tracing of its graph is in the figure. What both learn is compared by `benchmarks.transfer`. Real
+tokens a second, median of the turns; the ratio is to the fastest setting of bert_keras.
 """
 
 from __future__ import annotations
