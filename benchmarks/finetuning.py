@@ -6,15 +6,13 @@ weights and from scratch.
 
 Both starts get the same encoder shape, examples, steps, seeds and learning rates. The learning rate of each
 start is the one that does best on a tuning split of the training data, by the mean of both tasks' accuracies
-over seeds; the figures are accuracies on the development data at that rate, mean and standard deviation over
-seeds.
+with the first seed; the figures are accuracies on the development data at that rate, mean and standard
+deviation over seeds.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.common import environment, parser, report
+from benchmarks.common import RunLog, environment, mean_and_spread, parser, report, searched
 from bert_keras import (
     Sentence,
     TaskMetadata,
@@ -79,6 +77,7 @@ def main() -> None:
     command.add_argument("--learning-rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3])
     command.add_argument("--dropout", type=float, default=0.1, help="of the heads and of the encoder")
     command.add_argument("--dtype", default="float32")
+    command.add_argument("--runs", metavar="FILE", help="keep finished runs there, and take them from there")
     command.add_argument("--read-from", default="mean", choices=["token", "mean", "max"])
     options = command.parse_args()
     if options.smoke:
@@ -139,35 +138,27 @@ def main() -> None:
         for split, sentences in (("tuning", tuning), ("dev", dev)):
             measured = evaluate_model(model, batches(sentences, 0, False))
             scores[split] = {name: measured[f"{name}_accuracy"] for name in TASKS}
-        print(f"{start_from:<11} {learning_rate:g} seed {seed}: {scores}", flush=True)
         keras.backend.clear_session()
         return scores
 
-    starts = ("pretrained", "scratch")
-    results = {
-        (s, rate): [run(s, rate, seed) for seed in range(options.seeds)]
-        for rate, s in itertools.product(options.learning_rates, starts)
-    }
-    rows, best = [], {}
-    for name in starts:
-
-        def tuning_score(rate: float, name: str = name) -> float:
-            return statistics.mean(sum(scores["tuning"].values()) for scores in results[name, rate])
-
-        best[name] = max(options.learning_rates, key=tuning_score)
-        row: list[Any] = [name, f"{best[name]:g}"]
-        for task in TASKS:
-            values = [scores["dev"][task] for scores in results[name, best[name]]]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            row.append(f"{statistics.mean(values):.4f} +- {spread:.4f}")
-        rows.append(row)
+    log, rows, best = RunLog(options.runs), [], {}
+    for start_from in ("pretrained", "scratch"):
+        key = {"start": start_from, "examples": options.examples, "epochs": options.epochs}
+        best[start_from], runs = searched(
+            log,
+            key,
+            options.learning_rates,
+            options.seeds,
+            lambda rate, seed, start_from=start_from: run(start_from, rate, seed),
+            lambda found: sum(found["tuning"].values()),
+        )
+        scores = [mean_and_spread([found["dev"][name] for found in runs]) for name in TASKS]
+        rows.append([start_from, f"{best[start_from]:g}", *scores])
     result = {
         "question": "finetuning",
         "options": vars(options),
         "best_learning_rates": best,
-        "runs": [
-            {"start": s, "learning_rate": rate, "scores": scores} for (s, rate), scores in results.items()
-        ],
+        "runs": log.runs,
         **environment(["keras", "tensorflow", "jax", "torch"]),
     }
     title = (
