@@ -144,7 +144,8 @@ def main() -> None:
     chosen = [] if options.render else [run for run in runs if run.name in names]
     if "BERT_KERAS_DATA" not in os.environ:
         left_out = [run.name for run in chosen if run.needs_data]
-        print(f"BERT_KERAS_DATA names no folder of data, so these are left out: {left_out}", flush=True)
+        if left_out:
+            print(f"BERT_KERAS_DATA names no folder of data, so these are left out: {left_out}", flush=True)
         chosen = [run for run in chosen if not run.needs_data]
     if options.smoke:
         chosen = [*{run.script: run for run in reversed(chosen)}.values()]
