@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bert_keras.data import SentenceBatch
+from bert_keras.data import SentenceBatch, TaskDataBatch
 from bert_keras.plots.figures import GREY, VERMILION, new_figure, shown_token
 from bert_keras.tasks import LM_TASK
 from bert_keras.text import TextEncoder
@@ -41,8 +41,8 @@ def batch_in_colour(
         tokens_per_line: longer rows go on in further lines.
 
     Returns:
-        A Matplotlib figure. Above each row are its labels of sentence-level tasks, as `is_next = 1`. Padding
-        is not drawn; its amount is told.
+        A Matplotlib figure. Above each row are its labels of sentence-level tasks, as `is_next = 1`, of a
+        packed row those of its sequences in order. Padding is not drawn; its amount is told.
 
     Raises:
         ValueError: if there is no such row.
@@ -104,12 +104,20 @@ def _cells(batch: SentenceBatch, row: int, text_encoder: TextEncoder) -> list[_C
 
 
 def _heading(batch: SentenceBatch, row: int) -> str:
-    labels = [
-        f"{name} = {np.asarray(data.target[row]).tolist()}" if data.target_mask[row] >= 0 else f"{name}: -"
-        for name, data in batch.sentence_classification.items()
-    ]
+    labels = []
+    for name, data in batch.sentence_classification.items():
+        shown = _shown(data, row, batch.is_packed)
+        labels.append(f"{name}: -" if shown == "-" else f"{name} = {shown}")
     padding = int(batch.padding_mask.shape[1] - np.count_nonzero(batch.padding_mask[row]))
     return f"row {row}   " + "   ".join([*labels, f"{padding} of padding"])
+
+
+def _shown(data: TaskDataBatch, row: int, is_packed: bool) -> str:
+    """Return the label of a row, or those of its sequences in order, "-" where there is none."""
+    target, place = (np.asarray(array)[row] for array in data)
+    if not is_packed:
+        target, place = target[None], place[None]
+    return ", ".join(str(each.tolist()) if at >= 0 else "-" for each, at in zip(target, place, strict=True))
 
 
 def _draw_lines(axes: Any, lines: list[tuple[str, list[_Cell]]], per_line: int) -> None:

@@ -74,7 +74,7 @@ def training_arrays(batch: SentenceBatch, tasks: Sequence[TaskMetadata], weights
             values = target.reshape(-1, *target.shape[2:])[places]
             columns = _rounded_up(-(-len(places) // rows), task.num_classes)
         else:
-            places, values = _sentence_labels(batch, task)
+            places, values = sentence_labels(batch, task)
             columns = sentence_columns
         dtype = "float32" if task.kind == "regression" else "int32"
         positions[task.name] = _folded(places, rows, columns, "int32")
@@ -85,7 +85,7 @@ def training_arrays(batch: SentenceBatch, tasks: Sequence[TaskMetadata], weights
     return x, {"targets": targets, "labelled": labelled, "task_weights": task_weights}
 
 
-def _sentence_labels(batch: SentenceBatch, task: TaskMetadata) -> tuple[np.ndarray, np.ndarray]:
+def sentence_labels(batch: SentenceBatch, task: TaskMetadata) -> tuple[np.ndarray, np.ndarray]:
     """Return the places that the labels of a task are read from (row times length plus column), and the
     labels; spans as columns."""
     length = batch.tokens.shape[1]

@@ -11,6 +11,7 @@ import numpy as np
 
 from bert_keras.data import SentenceBatch, TaskDataBatch
 from bert_keras.tasks import TaskMetadata
+from bert_keras.training.feed import sentence_labels
 
 # Nats, and share of the unigram loss, within which a loss stands there.
 _NEAR, _NEAR_SHARE = 0.05, 0.02
@@ -76,23 +77,22 @@ class LabelCounts:
         for task in self.tasks:
             data = batch.token_classification if task.is_token_level else batch.sentence_classification
             if task.name in data:
-                self._add_labels(task, data[task.name], real)
+                self._add_labels(task, data[task.name], batch, real)
         self.batches += 1
 
-    def _add_labels(self, task: TaskMetadata, data: TaskDataBatch, real: np.ndarray) -> None:
-        target, mask = np.asarray(data.target), np.asarray(data.target_mask)
+    def _add_labels(
+        self, task: TaskMetadata, data: TaskDataBatch, batch: SentenceBatch, real: np.ndarray
+    ) -> None:
         if task.is_token_level:
-            labelled = mask.astype(bool)
-            on_padding = labelled & ~real
+            target, labelled = np.asarray(data.target), np.asarray(data.target_mask, bool)
+            values, places = target[labelled], np.flatnonzero(labelled)
         else:
-            labelled = mask >= 0
-            rows = np.arange(len(mask))
-            on_padding = labelled & ~real[rows, np.clip(mask, 0, real.shape[1] - 1)]
-        self.labels[task.name] += int(labelled.sum())
+            places, values = sentence_labels(batch, task)
+        on_padding = ~real.reshape(-1)[np.minimum(places, real.size - 1)]
+        self.labels[task.name] += places.size
         self.on_padding[task.name] += int(on_padding.sum())
         if task.name in self._classes:
-            classes = target[labelled]
-            classes = classes[(classes >= 0) & (classes < task.num_classes)]
+            classes = values[(values >= 0) & (values < task.num_classes)]
             self._classes[task.name][self.batches % 2] += np.bincount(classes, minlength=task.num_classes)
 
     def unigram_loss(self, task: str) -> float | None:

@@ -140,6 +140,19 @@ def test_batch_in_colour_shows_tokens_labels_and_padding():
         plots.batch_in_colour(batch, FakeTextEncoder(), rows=[2])
 
 
+def test_a_packed_batch_shows_the_labels_of_each_sequence():
+    batch = SentenceBatch(
+        np.array([[1, 7, 2, 1, 9, 2, 1, 8, 2, 0]], "int32"),
+        np.zeros((1, 10), "int32"),
+        np.array([[True] * 9 + [False]]),
+        {},
+        {"topic": TaskDataBatch(np.array([[5, 0, 6]]), np.array([[0, -1, 0]]))},
+        np.array([[1, 1, 1, 2, 2, 2, 3, 3, 3, 0]], "int32"),
+    )
+    texts = texts_of(rendered(plots.batch_in_colour(batch, FakeTextEncoder())))
+    assert "row 0   topic = 5, -, 6   1 of padding" in texts
+
+
 def test_confusion_counts_by_hand():
     true, said = ["a", "a", "b", "b", "b"], ["a", "b", "b", "b", "b"]
     figure = rendered(plots.confusion_matrix(true, said, labels=["b", "a"]))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from bert_keras import (
+    Doctor,
     MultiTaskModel,
     Sentence,
     SentenceBatch,
@@ -20,6 +21,7 @@ from bert_keras import (
 )
 from bert_keras.data import TokenTaskData
 from bert_keras.training import training_arrays
+from bert_keras.training.symptoms import LabelCounts
 
 VOCAB, MAX_LEN = 40, 24
 TAGS = ("O", "B-x", "I-x", "B-y", "I-y")
@@ -269,3 +271,26 @@ def test_positions_and_not_rows_must_fit_the_encoder():
         train_model(encoder(), tasks, finetune_generator=packed, verbose=0)
     packed = labelled_generator(sentences[1:] * 9, pad_id=0, batch_size=1, max_len=20, pack=True)
     train_model(encoder(), tasks, finetune_generator=packed, verbose=0)
+
+
+def test_a_doctor_counts_packed_labels_as_those_of_the_same_examples():
+    """Labels of sequences anywhere in a row, none of them on padding, and the same classes."""
+    alone, packed = generators()
+    counts = []
+    for generator in (alone, packed):
+        counts.append(LabelCounts(TASKS, VOCAB))
+        for batch in generator:
+            counts[-1].add(batch)
+    assert counts[0].labels == counts[1].labels and counts[0].labels["topic"] > 9
+    assert counts[0].on_padding == counts[1].on_padding == dict.fromkeys(counts[0].labels, 0)
+    np.testing.assert_array_equal(counts[0].ids, counts[1].ids)
+    for name in ("topic", "mean", "tag"):
+        classes = [each._classes[name].sum(axis=0) for each in counts]
+        np.testing.assert_array_equal(*classes)
+
+
+def test_a_doctor_watches_packed_training():
+    _, packed = generators()
+    doctor = Doctor(verbose=0)
+    train_model(encoder(), TASKS, finetune_generator=packed, finetune_callbacks=[doctor], verbose=0)
+    assert not [finding for finding in doctor.findings if "padding" in finding.symptom]
