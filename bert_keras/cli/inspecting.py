@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -118,10 +119,4 @@ def _published(path: Path) -> dict[str, Any]:
 
 def _arrays(shapes: Iterable[Any]) -> dict[str, Any]:
     arrays = {str(name): [int(size) for size in shape] for name, shape in shapes}
-    count = 0
-    for shape in arrays.values():
-        size = 1
-        for axis in shape:
-            size *= axis
-        count += size
-    return {"parameters": count, "arrays": arrays}
+    return {"parameters": sum(map(math.prod, arrays.values())), "arrays": arrays}

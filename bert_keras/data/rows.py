@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,9 @@ Text: TypeAlias = "str | tuple[str, str] | list[str]"
 Spans: TypeAlias = "list[tuple[int, int]]"
 
 LONG_TEXTS = ("windows", "cut_end", "cut_start")
+BATCHES_AT_ONCE = 64  # batches whose texts are held in memory and sorted by length
+
+Result = TypeVar("Result")
 
 
 class Pieces(NamedTuple):
@@ -158,6 +162,31 @@ def as_batch(
         labels = batch.token_classification if task.is_token_level else batch.sentence_classification
         labels[task.name] = TaskDataBatch(target, is_first if task.is_token_level else index)
     return batch
+
+
+def by_length(
+    items: Iterable[Any],
+    length_of: Callable[[Any], int],
+    run: Callable[[list[Any]], Iterable[Result]],
+    batch_size: int,
+) -> Iterator[Result]:
+    """Run batches of like length and give the results in the order of the items, in bounded memory.
+
+    Args:
+        items: a stream.
+        length_of: of an item.
+        run: from at most `batch_size` items, the longest first, to their results.
+        batch_size: items of a batch.
+    """
+    source = iter(items)
+    while chunk := list(itertools.islice(source, batch_size * BATCHES_AT_ONCE)):
+        order = sorted(range(len(chunk)), key=lambda number: -length_of(chunk[number]))
+        results: dict[int, Result] = {}
+        for start in range(0, len(order), batch_size):
+            some = order[start : start + batch_size]
+            results.update(zip(some, run([chunk[number] for number in some]), strict=True))
+        for number in range(len(chunk)):
+            yield results.pop(number)
 
 
 def words_of(text: Text, split_words: Callable[[str], Spans]) -> tuple[list[str], Spans | None]:

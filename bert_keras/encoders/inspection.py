@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from bert_keras.encoders.layers import TransformerBlock, rotate
+from bert_keras.encoders.layers import TransformerBlock
 from bert_keras.encoders.transformer import Transformer
 
 # From number of the block, block, normed hidden states, visible pairs and rotation to the context.
@@ -58,16 +58,6 @@ def encoder_blocks(encoder: Any) -> list[TransformerBlock]:
     return list(encoder._parts.blocks)
 
 
-def split_heads(block: TransformerBlock, hidden: Any, rotation: Any) -> tuple[Any, Any, Any]:
-    """Return query, key and value of a block, each `(batch, length, heads, head_dim)`."""
-    batch, length = ops.shape(hidden)[0], ops.shape(hidden)[1]
-    shape = (batch, length, block.num_heads, block.embedding_dim // block.num_heads)
-    query, key, value = (ops.reshape(part, shape) for part in ops.split(block.qkv(hidden), 3, axis=-1))
-    if rotation is not None:
-        query, key = rotate(query, *rotation), rotate(key, *rotation)
-    return query, key, value
-
-
 def weigh(query: Any, key: Any, visible: Any) -> Any:
     """Return attention probabilities, float32 `(batch, heads, from, to)`.
 
@@ -79,6 +69,12 @@ def weigh(query: Any, key: Any, visible: Any) -> Any:
     scores = ops.matmul(ops.transpose(query, (0, 2, 1, 3)), ops.transpose(key, (0, 2, 3, 1)))
     scores = scores / float(np.sqrt(query.shape[-1]))
     return ops.softmax(ops.where(visible, scores, -1e9), axis=-1)
+
+
+def gather(probabilities: Any, value: Any) -> Any:
+    """Return the means of the values that `weigh` tells, `(batch, from, heads, head_dim)`."""
+    context = ops.matmul(ops.cast(probabilities, value.dtype), ops.transpose(value, (0, 2, 1, 3)))
+    return ops.transpose(context, (0, 2, 1, 3))
 
 
 def attention_probabilities(encoder: keras.Model, inputs: Mapping[str, Any]) -> np.ndarray:
@@ -110,11 +106,10 @@ def attention_probabilities(encoder: keras.Model, inputs: Mapping[str, Any]) -> 
     found: list[np.ndarray] = []
 
     def attend(number: int, block: TransformerBlock, hidden: Any, visible: Any, rotation: Any) -> Any:
-        query, key, value = split_heads(block, hidden, rotation)
+        query, key, value = block.split_heads(hidden, rotation)
         probabilities = weigh(query, key, visible)
         found.append(np.asarray(keras.ops.convert_to_numpy(ops.stop_gradient(probabilities)), "float32"))
-        context = ops.matmul(ops.cast(probabilities, value.dtype), ops.transpose(value, (0, 2, 1, 3)))
-        return ops.reshape(ops.transpose(context, (0, 2, 1, 3)), ops.shape(hidden))
+        return ops.reshape(gather(probabilities, value), ops.shape(hidden))
 
     with attention_by(encoder, attend):
         encoder({name: ops.convert_to_tensor(array) for name, array in inputs.items()}, training=False)

@@ -252,12 +252,17 @@ class TransformerBlock(keras.layers.Layer):
             inner = self.activation(inner)
         return self.residual_dropout_2(self.feedforward_out(inner), training=training)
 
-    def attention(self, hidden: Any, visible: Any, rotation: tuple[Any, Any] | None, training: bool) -> Any:
+    def split_heads(self, hidden: Any, rotation: tuple[Any, Any] | None) -> tuple[Any, Any, Any]:
+        """Return query, key and value, each `(batch, length, heads, head_dim)`."""
         batch, length = ops.shape(hidden)[0], ops.shape(hidden)[1]
         heads = (batch, length, self.num_heads, self.embedding_dim // self.num_heads)
         query, key, value = (ops.reshape(part, heads) for part in ops.split(self.qkv(hidden), 3, axis=-1))
         if rotation is not None:
             query, key = rotate(query, *rotation), rotate(key, *rotation)
+        return query, key, value
+
+    def attention(self, hidden: Any, visible: Any, rotation: tuple[Any, Any] | None, training: bool) -> Any:
+        query, key, value = self.split_heads(hidden, rotation)
         dropout = None
         if training and self.attention_dropout.rate > 0:
 
@@ -265,7 +270,7 @@ class TransformerBlock(keras.layers.Layer):
                 return self.attention_dropout(probabilities, training=True)
 
         context = attend(query, key, value, visible, dropout)
-        return ops.reshape(context, (batch, length, self.embedding_dim))
+        return ops.reshape(context, ops.shape(hidden))
 
     def compute_output_shape(self, hidden_shape: Any, **shapes: Any) -> Any:
         return hidden_shape

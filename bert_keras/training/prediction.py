@@ -11,11 +11,13 @@ import numpy as np
 from tqdm import tqdm
 
 from bert_keras.data.rows import (
+    BATCHES_AT_ONCE,
     LONG_TEXTS,
     Row,
     Spans,
     Text,
     as_batch,
+    by_length,
     check_texts,
     text_pieces,
     windows,
@@ -24,11 +26,10 @@ from bert_keras.data.rows import (
 )
 from bert_keras.tasks import IS_NEXT_TASK, LM_TASK, TaskMetadata
 from bert_keras.text import TextEncoder, split_words
-from bert_keras.training.checks import encoder_facts
+from bert_keras.training.checks import EncoderFacts, encoder_facts
 from bert_keras.training.feed import training_arrays
 from bert_keras.training.model import MultiTaskModel
 
-_TEXTS_AT_ONCE = 64  # batches whose texts are held in memory and sorted by length
 _COMPILED_MULTIPLE = 16  # lengths are rounded up to it where each one is compiled anew
 
 
@@ -127,28 +128,18 @@ def predict(
     ```
     """
     chosen = _chosen_tasks(model, tasks)
-    facts = encoder_facts(model.encoder)
-    most = facts.max_len or 512
-    max_len = min(most, 512) if max_len is None else max_len
-    if max_len < 8 or (facts.max_len and max_len > facts.max_len and not facts.takes_any_length):
-        raise ValueError(f"`max_len` must be from 8 to the encoder's {facts.max_len}. Received: {max_len}")
+    facts, max_len = reading_limits(model.encoder, text_encoder, batch_size, max_len, least=8)
     if long_texts not in LONG_TEXTS:
         raise ValueError(f"`long_texts` must be one of {list(LONG_TEXTS)}. Received: {long_texts!r}")
-    for name, value, least in (("batch_size", batch_size, 1), ("stride", stride, 0)):
-        if value < least:
-            raise ValueError(f"`{name}` must be at least {least}. Received: {name}={value}")
+    if stride < 0:
+        raise ValueError(f"`stride` must be at least 0. Received: stride={stride}")
     if isinstance(texts, str):
         raise TypeError(f"`texts` must be an iterable of texts: give [text]. Received: {texts!r:.200}")
-    if text_encoder.vocab_size > (facts.vocab_size or text_encoder.vocab_size):
-        raise ValueError(
-            f"`text_encoder` has {text_encoder.vocab_size} ids, but the encoder {facts.vocab_size}: they do "
-            "not belong together."
-        )
     by_text = [task for task in chosen if not task.is_token_level]
     by_word = [task for task in chosen if task.is_token_level]
     join = _Joiner(threshold, max_answer_len)
     run = _Runner(model, text_encoder, batch_size, max_len, long_texts, stride, facts.is_causal)
-    return _results(texts, by_text, by_word, run, join, word_splitter, batch_size * _TEXTS_AT_ONCE, verbose)
+    return _results(texts, by_text, by_word, run, join, word_splitter, batch_size * BATCHES_AT_ONCE, verbose)
 
 
 def _results(
@@ -200,8 +191,6 @@ class _Runner:
     ) -> None:
         self.model, self.text_encoder, self.batch_size = model, text_encoder, batch_size
         self.max_len, self.long_texts, self.stride, self.reads_last = max_len, long_texts, stride, reads_last
-        is_compiled = keras.backend.backend() == "jax" or bool(model.jit_compile)
-        self.length_multiple = _COMPILED_MULTIPLE if is_compiled else 1
 
     def on_texts(self, texts: Sequence[Any], tasks: list[TaskMetadata]) -> list[tuple[TaskMetadata, Any]]:
         """Return for each task and text the rows of it and their logits."""
@@ -216,36 +205,72 @@ class _Runner:
     def _run(self, pieces: list[Any], tasks: list[TaskMetadata]) -> list[tuple[TaskMetadata, Any]]:
         cut = (self.text_encoder.eos_id, self.max_len, self.stride, self.long_texts)
         rows = [row for item, some in enumerate(pieces) for row in windows(item, some, *cut)]
-        rows.sort(key=lambda row: -len(row.tokens))
         found: dict[str, list[list[tuple[Row, np.ndarray]]]] = {
             task.name: [[] for _ in pieces] for task in tasks
         }
-        for start in range(0, len(rows), self.batch_size):
-            some = rows[start : start + self.batch_size]
-            length = -(-len(some[0].tokens) // self.length_multiple) * self.length_multiple
-            batch = as_batch(
-                some,
-                tasks,
-                self.batch_size,
-                self.text_encoder.pad_id,
-                min(length, self.max_len),
-                self.reads_last,
-            )
+
+        def run(some: list[Row]) -> Iterator[tuple[np.ndarray, ...]]:
+            length = row_length(self.model, some, self.max_len)
+            pad_id = self.text_encoder.pad_id
+            batch = as_batch(some, tasks, self.batch_size, pad_id, length, self.reads_last)
             x, _ = training_arrays(batch, tasks, [1.0] * len(tasks))
             logits = self.model.predict_on_batch(x)
-            for task in tasks:
-                self._deal_out(task, some, np.asarray(logits[task.name], "float32"), found[task.name])
+            by_task = [_dealt(task, some, np.asarray(logits[task.name], "float32")) for task in tasks]
+            return zip(*by_task, strict=True)
+
+        results = by_length(rows, lambda row: len(row.tokens), run, self.batch_size)
+        for row, logits in zip(rows, results, strict=True):
+            for task, own in zip(tasks, logits, strict=True):
+                found[task.name][row.item].append((row, own))
         return [(task, found[task.name]) for task in tasks]
 
-    def _deal_out(self, task: TaskMetadata, rows: list[Row], logits: np.ndarray, found: list[Any]) -> None:
-        place = 0
-        for number, row in enumerate(rows):
-            if not task.is_token_level:
-                found[row.item].append((row, logits[number]))
-            else:
-                count = len(row.first_pieces())
-                found[row.item].append((row, logits[place : place + count]))
-                place += count
+
+def _dealt(task: TaskMetadata, rows: list[Row], logits: np.ndarray) -> list[np.ndarray]:
+    """Return the logits of each row: one vector, or one for each word that begins in it."""
+    if not task.is_token_level:
+        return list(logits[: len(rows)])
+    ends = np.cumsum([len(row.first_pieces()) for row in rows])
+    return np.split(logits[: ends[-1]], ends[:-1])
+
+
+def row_length(model: keras.Model, rows: Sequence[Row], max_len: int) -> int:
+    """Return the length of the longest row, rounded up where each length is compiled anew."""
+    is_compiled = keras.backend.backend() == "jax" or bool(getattr(model, "jit_compile", False))
+    multiple = _COMPILED_MULTIPLE if is_compiled else 1
+    longest = max(len(row.tokens) for row in rows)
+    return min(-(-longest // multiple) * multiple, max_len)
+
+
+def reading_limits(
+    encoder: keras.Model, text_encoder: TextEncoder, batch_size: int, max_len: int | None, least: int = 3
+) -> tuple[EncoderFacts, int]:
+    """Return what is known of an encoder that is to read texts, and the most tokens of a row.
+
+    Args:
+        encoder: the encoder.
+        text_encoder: the one that belongs to it.
+        batch_size: rows of a batch, to be checked.
+        max_len: tokens of a row; None for the encoder's `max_len`, at most 512.
+        least: tokens that a row must have at least.
+
+    Raises:
+        ValueError: if an argument is out of its range, or the text encoder has more ids than the encoder.
+    """
+    facts = encoder_facts(encoder)
+    chosen = min(facts.max_len or 512, 512) if max_len is None else max_len
+    is_too_long = facts.max_len is not None and chosen > facts.max_len and not facts.takes_any_length
+    if chosen < least or is_too_long:
+        raise ValueError(
+            f"`max_len` must be from {least} to the encoder's {facts.max_len}. Received: {max_len}"
+        )
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
+    if facts.vocab_size is not None and text_encoder.vocab_size > facts.vocab_size:
+        raise ValueError(
+            f"`text_encoder` has {text_encoder.vocab_size} ids, but the encoder {facts.vocab_size}: they do "
+            "not belong together."
+        )
+    return facts, chosen
 
 
 class _Joiner:

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from bert_keras.data import SentenceBatch
-from bert_keras.data.rows import text_pieces, windows
+from bert_keras.data.rows import as_batch, text_pieces, windows
 from bert_keras.encoders.inspection import attention_probabilities
 from bert_keras.text import TextEncoder
 from bert_keras.training.feed import encoder_arrays
-from bert_keras.use.texts import checked_facts
+from bert_keras.training.prediction import reading_limits
 
 
 class Attention(NamedTuple):
@@ -49,12 +48,9 @@ def attention_of(model: keras.Model, text_encoder: TextEncoder, text: str | tupl
     ```
     """
     encoder: Any = getattr(model, "encoder", model)
-    _, max_len = checked_facts(encoder, text_encoder, 1, None)
+    _, max_len = reading_limits(encoder, text_encoder, 1, None)
     [pieces] = text_pieces(text_encoder, [text], max_len, False)
     row = next(windows(0, pieces, text_encoder.eos_id, max_len, 0, "cut_end"))
-    ids = np.array([row.tokens], "int32")
-    segments = np.zeros_like(ids)
-    segments[:, len(pieces.head) :] = len(pieces.head) > 1
-    batch = SentenceBatch(ids, segments, np.ones_like(ids, bool))
+    batch = as_batch([row], [], 1, text_encoder.pad_id, len(row.tokens), False)
     probabilities = attention_probabilities(encoder, encoder_arrays(batch))[:, 0]
     return Attention([text_encoder.id_to_token(token) for token in row.tokens], probabilities)

@@ -8,15 +8,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from bert_keras.data import SentenceBatch
-from bert_keras.data.rows import Text, text_pieces, windows
+from bert_keras.data.rows import Row, Text, as_batch, by_length, text_pieces, windows
 from bert_keras.encoders.inputs import select_inputs
 from bert_keras.text import TextEncoder
 from bert_keras.training.feed import encoder_arrays
-from bert_keras.use.texts import by_length, checked_facts, in_chunks, one_or_many
+from bert_keras.training.prediction import reading_limits, row_length
+from bert_keras.use.texts import in_chunks, one_or_many
 
 POOLINGS = ("mean", "max", "first", "last")
-_LENGTH_MULTIPLE = 16
 
 
 def embed(
@@ -32,7 +31,7 @@ def embed(
     """Turn texts into vectors.
 
     Texts are read and vectors given as they come, in order: memory does not grow with their number. Within a
-    thousand texts, those of like length share a batch. Longer texts are cut at their end.
+    few thousand texts, those of like length share a batch. Longer texts are cut at their end.
 
     Args:
         model: an encoder, or a model of `train_model` or `load_model`.
@@ -63,16 +62,16 @@ def embed(
     if pooling not in POOLINGS:
         raise ValueError(f"`pooling` must be one of {list(POOLINGS)}. Received: pooling={pooling!r}")
     encoder = getattr(model, "encoder", model)
-    _, max_len = checked_facts(encoder, text_encoder, batch_size, max_len)
+    _, max_len = reading_limits(encoder, text_encoder, batch_size, max_len)
 
-    def rows(some: Iterable[Text]) -> Iterator[tuple[list[int], int]]:
+    def rows(some: Iterable[Text]) -> Iterator[Row]:
         for chunk in in_chunks(some, 1024):
             for number, pieces in enumerate(text_pieces(text_encoder, chunk, max_len, False)):
-                row = next(windows(number, pieces, text_encoder.eos_id, max_len, 0, "cut_end"))
-                yield row.tokens, len(pieces.head)
+                yield from windows(number, pieces, text_encoder.eos_id, max_len, 0, "cut_end")
 
-    def run(some: list[tuple[list[int], int]]) -> np.ndarray:
-        batch = _as_batch(some, batch_size, text_encoder.pad_id, max_len)
+    def run(some: list[Row]) -> np.ndarray:
+        length = row_length(encoder, some, max_len)
+        batch = as_batch(some, [], batch_size, text_encoder.pad_id, length, False)
         hidden = encoder.predict_on_batch(select_inputs(encoder, encoder_arrays(batch)))
         vectors = pooled(np.asarray(hidden, "float32")[: len(some)], batch.padding_mask[: len(some)], pooling)
         if normalize:
@@ -80,7 +79,7 @@ def embed(
         return vectors
 
     def vectors_of(some: Iterable[Text]) -> Iterator[np.ndarray]:
-        return by_length(rows(some), lambda row: len(row[0]), run, batch_size)
+        return by_length(rows(some), lambda row: len(row.tokens), run, batch_size)
 
     return one_or_many(texts, vectors_of)
 
@@ -100,14 +99,3 @@ def pooled(hidden: np.ndarray, padding_mask: np.ndarray, pooling: str) -> np.nda
         return np.where(mask, hidden, -np.inf).max(1)
     place = np.zeros(len(hidden), int) if pooling == "first" else padding_mask.sum(1) - 1
     return hidden[np.arange(len(hidden)), place].copy()
-
-
-def _as_batch(rows: list[tuple[list[int], int]], batch_size: int, pad_id: int, max_len: int) -> SentenceBatch:
-    """Pad to the longest row, rounded up, and fill up with empty rows: few shapes are few compilations."""
-    longest = max(len(tokens) for tokens, _ in rows)
-    shape = batch_size, min(max_len, -(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE)
-    tokens, segments, mask = np.full(shape, pad_id, "int32"), np.zeros(shape, "int32"), np.zeros(shape, bool)
-    for number, (ids, head) in enumerate(rows):
-        tokens[number, : len(ids)], mask[number, : len(ids)] = ids, True
-        segments[number, head : len(ids)] = head > 1
-    return SentenceBatch(tokens, segments, mask)

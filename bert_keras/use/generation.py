@@ -10,11 +10,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from bert_keras.encoders.inspection import attention_by, encoder_blocks, split_heads, weigh
+from bert_keras.encoders.inspection import attention_by, encoder_blocks, gather, weigh
 from bert_keras.tasks import LM_TASK, TaskMetadata
 from bert_keras.text import TextEncoder
 from bert_keras.training.model import MultiTaskModel
-from bert_keras.use.texts import checked_facts, in_chunks, one_or_many
+from bert_keras.training.prediction import reading_limits
+from bert_keras.use.texts import in_chunks, one_or_many
 
 _SIZE_MULTIPLE = 16  # lengths are rounded up to it: few shapes are few compilations
 
@@ -72,7 +73,7 @@ def generate(
     Sources: Fan et al. 2018 (top-k); Holtzman et al. 2020 (top-p).
     """
     decoder = _Decoder(_with_lm(model), text_encoder)
-    _, max_len = checked_facts(decoder.encoder, text_encoder, batch_size, None)
+    reading_limits(decoder.encoder, text_encoder, batch_size, None)
     max_len = decoder.encoder.max_len
     choose = _chooser(temperature, top_k, top_p)
     if max_new_tokens < 1 or seed < 0:
@@ -215,7 +216,7 @@ class _Cache:
         self.filled = stop
 
     def attend(self, number: int, block: Any, hidden: Any, visible: Any, rotation: Any) -> Any:
-        query, key, value = split_heads(block, hidden, rotation)
+        query, key, value = block.split_heads(hidden, rotation)
         at = (0, self.filled, 0, 0)
         self.keys[number] = ops.slice_update(self.keys[number], at, ops.cast(key, self.keys[number].dtype))
         self.values[number] = ops.slice_update(
@@ -223,9 +224,7 @@ class _Cache:
         )
         seen = self._near if getattr(block, "is_local", False) else self._visible
         probabilities = weigh(query, self.keys[number], ops.convert_to_tensor(seen))
-        values = ops.transpose(self.values[number], (0, 2, 1, 3))
-        context = ops.matmul(ops.cast(probabilities, values.dtype), values)
-        return ops.reshape(ops.transpose(context, (0, 2, 1, 3)), ops.shape(hidden))
+        return ops.reshape(gather(probabilities, self.values[number]), ops.shape(hidden))
 
 
 def _with_lm(model: Any) -> MultiTaskModel:

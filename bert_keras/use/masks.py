@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bert_keras.data.rows import Pieces, Row, Text, as_batch
+from bert_keras.data.rows import Pieces, Row, Text, as_batch, by_length
 from bert_keras.data.sentence import TaskDataBatch
 from bert_keras.tasks import LM_TASK
 from bert_keras.text import TextEncoder
 from bert_keras.training.feed import training_arrays
 from bert_keras.training.model import MultiTaskModel
-from bert_keras.use.texts import by_length, checked_facts, in_chunks, one_or_many
+from bert_keras.training.prediction import reading_limits, row_length
+from bert_keras.use.texts import in_chunks, one_or_many
 
 
 class MaskPrediction(NamedTuple):
@@ -72,7 +73,7 @@ def fill_mask(
             f"`model` must have the task 'lm'. It has: {[task.name for task in model.tasks]}. "
             "Pretrain with it, or load a checkpoint with its head and build MultiTaskModel(encoder, [lm])."
         )
-    facts, max_len = checked_facts(model.encoder, text_encoder, batch_size, max_len)
+    facts, max_len = reading_limits(model.encoder, text_encoder, batch_size, max_len)
     if facts.is_causal:
         raise ValueError("`model` is causal and cannot fill gaps; `generate` goes on with a text.")
     most = text_encoder.vocab_size - len(text_encoder.special_ids)
@@ -87,7 +88,8 @@ def fill_mask(
                 yield _row(text_encoder, text, mask, max_len)
 
     def run(some: list[Row]) -> list[list[list[MaskPrediction]]]:
-        batch = as_batch(some, [], batch_size, text_encoder.pad_id, max_len, False)
+        length = row_length(model, some, max_len)
+        batch = as_batch(some, [], batch_size, text_encoder.pad_id, length, False)
         gaps = batch.tokens == text_encoder.msk_id
         batch.token_classification[LM_TASK] = TaskDataBatch(np.zeros_like(batch.tokens), gaps)
         x, _ = training_arrays(batch, [task], [1.0])

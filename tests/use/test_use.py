@@ -97,12 +97,38 @@ def test_streams_are_read_as_they_are_used(model, text_encoder):
     [
         ({"pooling": "cls"}, r"`pooling` must be one of .*Received: pooling='cls'"),
         ({"batch_size": 0}, "`batch_size` must be at least 1. Received: batch_size=0"),
-        ({"max_len": 62}, "`max_len` must be from 3 to the encoder's 61. Received: 62"),
+        ({"max_len": 2}, "`max_len` must be from 3 to the encoder's 61. Received: 2"),
     ],
 )
 def test_embed_refuses(model, text_encoder, arguments, message):
     with pytest.raises(ValueError, match=message):
         embed(model, text_encoder, "the cat", **arguments)
+
+
+def test_only_rotary_positions_go_beyond_max_len(model, text_encoder):
+    text = "the cat sat on the mat and ran " * 8
+    learned = create_transformer(text_encoder.vocab_size, 12, 61, 2, 3)
+    with pytest.raises(ValueError, match="`max_len` must be from 3 to the encoder's 61. Received: 62"):
+        embed(learned, text_encoder, text, max_len=62)
+    expected = hidden_states(model, text_encoder, text)
+    assert len(expected) > 61
+    np.testing.assert_allclose(embed(model, text_encoder, text, max_len=500), expected.mean(0), atol=1e-5)
+
+
+def test_short_texts_are_not_padded_to_max_len(model, text_encoder, monkeypatch):
+    seen = []
+    for each in (model, model.encoder):
+        run = each.predict_on_batch
+
+        def predict_on_batch(x, run=run):
+            seen.append(x["token_ids"].shape)
+            return run(x)
+
+        monkeypatch.setattr(each, "predict_on_batch", predict_on_batch)
+    fill_mask(model, text_encoder, "the [MASK] sat")
+    embed(model, text_encoder, "the cat sat")
+    classify(model, text_encoder, "the cat sat", task="mood")
+    assert len(seen) == 3 and all(length <= 16 for _, length in seen)
 
 
 def test_what_is_no_text_is_refused(model, text_encoder):
