@@ -28,6 +28,7 @@ Config = Annotated[Path | None, typer.Option(help="A TOML file with the settings
 Resume = Annotated[Path | None, typer.Option(help="Folder of a stopped run to go on with.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that is in the folder.")]
 _P, _F = PretrainSettings(), FinetuneSettings()
+_RECIPE = "How it is trained: modern, bert or gentle."
 
 
 def _setting(text: str, default: Any = None, *flags: str) -> Any:
@@ -128,11 +129,13 @@ def pretrain(
     start: Annotated[str | None, _setting("Model to go on from: folder, name on the Hub, openai.")] = None,
     held_out: Annotated[str | None, _setting("Text to measure on.")] = None,
     size: Annotated[str | None, _setting("Of a fresh encoder: tiny to large.", _P.size)] = None,
+    architecture: Annotated[str | None, _setting("Of a fresh encoder: or bert.", _P.architecture)] = None,
     is_causal: Annotated[bool | None, _setting("Next tokens, as GPT.", "masked", "--causal/--masked")] = None,
     max_len: Annotated[int | None, _setting("Tokens of a row.", _P.max_len)] = None,
     batch_size: Annotated[int | None, _setting("Rows of a batch.", _P.batch_size)] = None,
     steps: Annotated[int | None, _setting("Batches in all.", _P.steps)] = None,
-    learning_rate: Annotated[float | None, _setting("The peak.", _P.learning_rate)] = None,
+    recipe: Annotated[str | None, _setting(_RECIPE, "modern, or gentle with --start")] = None,
+    learning_rate: Annotated[float | None, _setting("The peak.", "the recipe's")] = None,
     dtype: Annotated[str | None, _setting("float32 or mixed_bfloat16.", _P.dtype)] = None,
     seed: Annotated[int | None, _setting("Of all that is drawn.", _P.seed)] = None,
     config: Config = None,
@@ -176,7 +179,8 @@ def finetune(
     max_len: Annotated[int | None, _setting("Tokens of a row.", _F.max_len)] = None,
     batch_size: Annotated[int | None, _setting("Rows of a batch.", _F.batch_size)] = None,
     epochs: Annotated[int | None, _setting("Times that each example is seen.", _F.epochs)] = None,
-    learning_rate: Annotated[float | None, _setting("The peak.", _F.learning_rate)] = None,
+    recipe: Annotated[str | None, _setting(_RECIPE, _F.recipe)] = None,
+    learning_rate: Annotated[float | None, _setting("The peak.", "the recipe's")] = None,
     dtype: Annotated[str | None, _setting("Or mixed_bfloat16.", _F.dtype)] = None,
     seed: Annotated[int | None, _setting("Of all that is drawn.", _F.seed)] = None,
     config: Config = None,

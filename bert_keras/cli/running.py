@@ -36,7 +36,7 @@ from bert_keras.encoders import create_transformer
 from bert_keras.schedules import TaskWeightScheduler
 from bert_keras.tasks import TaskMetadata
 from bert_keras.text import load_text_encoder
-from bert_keras.training import create_optimizer, evaluate_model, train_model
+from bert_keras.training import Recipe, create_recipe, evaluate_model, train_model
 from bert_keras.training.checks import encoder_facts
 
 CHECKPOINT = "checkpoint"
@@ -56,11 +56,12 @@ class Run(keras.callbacks.Callback):
     Args:
         directory: of the run.
         num_steps: of the whole training.
+        begin: called when all was checked and training begins; None to go on from the checkpoint.
     """
 
-    def __init__(self, directory: Path, num_steps: int) -> None:
+    def __init__(self, directory: Path, num_steps: int, begin: Callable[[], None] | None) -> None:
         super().__init__()
-        self.directory, self.num_steps = directory, num_steps
+        self.directory, self.num_steps, self.begin = directory, num_steps, begin
         self.wants_stop = self.was_stopped = False
         self.saved_at = time.monotonic()
         self.step = 0
@@ -83,8 +84,10 @@ class Run(keras.callbacks.Callback):
                 self.bar.close()
 
     def on_train_begin(self, logs: Any = None) -> None:
-        if (self.directory / CHECKPOINT_FILE).is_file():
+        if self.begin is None:
             self.model.load_weights(self.directory / CHECKPOINT)
+        else:
+            self.begin()
         self.step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
         self.bar = tqdm(total=self.num_steps, initial=self.step, unit=" steps", disable=None)
 
@@ -118,8 +121,10 @@ def pretrain(
         )
     directory = _directory(settings.output, resume, overwrite)
     start = _pretraining_start(settings)
-    facts = encoder_facts(start.model if not hasattr(start.model, "encoder") else start.model.encoder)
+    facts = encoder_facts(getattr(start.model, "encoder", start.model))
+    recipe = _recipe(settings.recipe or ("gentle" if settings.start else "modern"), settings.learning_rate)
     shape: dict[str, Any] = {
+        **recipe.masking(),
         "batch_size": settings.batch_size,
         "max_len": min(settings.max_len, facts.max_len or settings.max_len),
         "is_causal": facts.is_causal,
@@ -143,7 +148,7 @@ def pretrain(
             generator,
             pretrain_steps=steps,
             pretrain_epochs=epochs,
-            pretrain_optimizer=create_optimizer(settings.steps, settings.learning_rate),
+            recipe=recipe,
             pretrain_callbacks=callbacks,
             validation_pretrain_generator=held_out,
             validation_steps=None if held_out is None else min(len(held_out), 50),
@@ -151,7 +156,7 @@ def pretrain(
             verbose=0,
         )
 
-    return _run(settings, directory, settings.steps, start, train, held_out)
+    return _run(settings, directory, resume is None, settings.steps, start, train, held_out)
 
 
 def finetune(
@@ -165,6 +170,12 @@ def finetune(
     if not examples:
         raise ValueError(f"{settings.train} has no examples.")
     is_token_level = examples[0].words is not None
+    labels = None if settings.kind == "regression" else label_names(examples, settings.task)
+    if settings.kind == "classification" and labels is not None and len(labels) == 1:
+        raise ValueError(
+            f"All labels in {settings.train} are {labels[0]!r}: there is nothing to tell apart. Is --label "
+            f"({settings.label}) the right column?"
+        )
     schedule = TaskWeightScheduler(active_in_pretrain=False, active_in_finetune=True)
     task = TaskMetadata(
         settings.task,
@@ -173,7 +184,7 @@ def finetune(
         weight_scheduler=schedule,
         kind=settings.kind,
         read_from="token" if is_token_level else settings.read_from,
-        labels=None if settings.kind == "regression" else label_names(examples, settings.task),
+        labels=labels,
     )
     start = load_start(settings.start, dtype=settings.dtype, seed=settings.seed)
     facts = encoder_facts(getattr(start.model, "encoder", start.model))
@@ -197,29 +208,33 @@ def finetune(
             [task],
             finetune_generator=generator,
             finetune_epochs=settings.epochs,
-            finetune_optimizer=create_optimizer(num_steps, settings.learning_rate),
+            recipe=_recipe(settings.recipe, settings.learning_rate),
             finetune_callbacks=callbacks,
             validation_finetune_generator=validation,
             seed=settings.seed,
             verbose=0,
         )
 
-    return _run(settings, directory, num_steps, start, train, validation)
+    return _run(settings, directory, resume is None, num_steps, start, train, validation)
 
 
 def _run(
     settings: Any,
     directory: Path,
+    is_new: bool,
     num_steps: int,
     start: Start,
     train: Callable[[list[Any]], Any],
     held_out: Any,
 ) -> dict[str, Any]:
-    save_settings(settings, directory)
-    start.text_encoder.save(directory / "text_encoder")
-    run = Run(directory, num_steps)
-    goes_on = (directory / CHECKPOINT_FILE).is_file()
-    log = keras.callbacks.CSVLogger(str(directory / HISTORY_FILE), append=goes_on)
+    def begin() -> None:
+        for name in (WEIGHTS_FILE, CHECKPOINT_FILE):
+            (directory / name).unlink(missing_ok=True)
+        save_settings(settings, directory)
+        start.text_encoder.save(directory / "text_encoder")
+
+    run = Run(directory, num_steps, begin if is_new else None)
+    log = keras.callbacks.CSVLogger(str(directory / HISTORY_FILE), append=not is_new)
     with run.listening():
         model = train([run, log])
     if run.was_stopped:
@@ -245,19 +260,28 @@ def _config(config: Path | None, resume: Path | None) -> Path | None:
 
 
 def _directory(output: str, resume: Path | None, overwrite: bool) -> Path:
-    directory = Path(output) if resume is None else resume
     if resume is not None:
-        return directory
+        return resume
+    directory = Path(output)
     for name in (WEIGHTS_FILE, CHECKPOINT_FILE):
-        if not (directory / name).exists():
-            continue
-        if not overwrite:
+        if (directory / name).exists() and not overwrite:
             raise FileExistsError(
                 f"{directory} holds a run already ({name}). Give another --output, or --overwrite"
                 + (f", or --resume {directory}." if name == CHECKPOINT_FILE else ".")
             )
-        (directory / name).unlink()
     return directory
+
+
+def _recipe(name: str, learning_rate: float) -> Recipe:
+    """Return a recipe, with the peak of the learning rate that was given, if one was."""
+    recipe = create_recipe(name)
+    if not learning_rate:
+        return recipe
+    matrix_rate = recipe.matrix_learning_rate
+    if matrix_rate is not None:
+        matrix_rate *= learning_rate / recipe.learning_rate
+    rates = {"learning_rate": learning_rate, "matrix_learning_rate": matrix_rate}
+    return create_recipe(name, **rates, width_exponent=0.0, batch_exponent=0.0)
 
 
 def _pretraining_start(settings: PretrainSettings) -> Start:
@@ -275,8 +299,7 @@ def _pretraining_start(settings: PretrainSettings) -> Start:
         size=settings.size,
         max_len=settings.max_len,
         is_causal=settings.is_causal,
-        position_embedding="rotary",
-        norm_placement="pre",
+        architecture=settings.architecture,
         dtype=settings.dtype,
         seed=settings.seed,
     )

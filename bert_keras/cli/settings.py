@@ -32,11 +32,13 @@ class PretrainSettings:
     start: str = ""
     held_out: str = ""
     size: str = "mini"
+    architecture: str = "modern"
     is_causal: bool = False
     max_len: int = 128
     batch_size: int = 32
     steps: int = 10_000
-    learning_rate: float = 1e-3
+    recipe: str = ""
+    learning_rate: float = 0.0
     dtype: str = "float32"
     seed: int = 0
 
@@ -60,7 +62,8 @@ class FinetuneSettings:
     max_len: int = 128
     batch_size: int = 32
     epochs: int = 3
-    learning_rate: float = 5e-5
+    recipe: str = "gentle"
+    learning_rate: float = 0.0
     dtype: str = "float32"
     seed: int = 0
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from bert_keras import BERTTextEncoder, create_transformer, load_model, save_huggingface
+from bert_keras import BERTTextEncoder, create_recipe, create_transformer, load_model, save_huggingface
 from bert_keras.cli import app
 
 WORDS = ["good", "fine", "great", "bad", "poor", "dull"]
@@ -97,6 +99,26 @@ def test_a_run_is_not_replaced_unasked(run, published, labelled):
     assert "holds a run already (model.weights.h5). Give another --output, or --overwrite" in result.stderr
 
 
+def test_overwriting_loses_nothing_before_the_new_run_begins(run, published, labelled, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(run[0], folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    bad = tmp_path / "bad.tsv"
+    for content, message in (
+        ("", "bad.tsv has no examples"),
+        ("a film\n", "bad.tsv, line 1"),
+        ("a film\tup\n", "All labels in .* are 'up'"),
+    ):
+        bad.write_text(content)
+        command = ["finetune", bad, "--start", published, "--output", folder, "--overwrite"]
+        assert re.search(message, invoke(*command, code=1).stderr)
+    command = ["finetune", labelled, "--start", published, "--output", folder, "--overwrite"]
+    assert "`name` must be one of" in invoke(*command, "--recipe", "none", code=1).stderr
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    invoke(*command, "--epochs", 1, "--task", "other")
+    assert json.loads(invoke("inspect", folder, "--json").stdout)["tasks"][0]["name"] == "other"
+
+
 def weights(folder):
     return [np.array(weight) for weight in load_model(folder / "model").get_weights()]
 
@@ -140,10 +162,10 @@ def test_text_becomes_an_encoder(tmp_path):
     command = ["pretrain", corpus["output"], "--text-encoder", tokenizer, "--output", output]
     result = json.loads(invoke(*command, *shape, "--held-out", corpus["output"], "--json").stdout)
     assert result["steps"] == 3 and 0 < result["held_out"]["lm_loss"] < 10
-    assert [task["name"] for task in json.loads(invoke("inspect", output, "--json").stdout)["tasks"]] == [
-        "lm",
-        "is_next",
-    ]
+    found = json.loads(invoke("inspect", output, "--json").stdout)
+    assert [task["name"] for task in found["tasks"]] == ["lm", "is_next"]
+    assert found["encoder"]["config"]["norm_kind"] == "rms"
+    assert load_model(output / "model").recipes["pretrain"] == create_recipe("modern")
 
 
 def test_models_go_to_transformers_and_back(run, tmp_path):
@@ -186,7 +208,7 @@ def test_settings_of_files_are_checked(tmp_path):
     ):
         path.write_text(content)
         result = invoke("finetune", "--config", path, code=1)
-        assert __import__("re").search(message, result.stderr), result.stderr
+        assert re.search(message, result.stderr), result.stderr
 
 
 def test_help_shows_examples_and_comes_without_keras():
