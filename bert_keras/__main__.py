@@ -36,7 +36,8 @@ from bert_keras.text import SentencePieceTextEncoder, TextEncoder  # noqa: E402
 
 MAX_LEN = 64
 NUM_PACKAGES = 6
-MARKS = {",": 1, ".": 2, "?": 2, "!": 2, ":": 3, ";": 3}  # 0 is no mark
+SIGNS = (" ", ",", ".", ":")  # what may stand behind a word; a space for nothing
+MARKS = {",": 1, ".": 2, "?": 2, "!": 2, ":": 3, ";": 3}
 Docstring = tuple[str, str, list[str]]  # package, document, sentences
 
 
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     packages = [name for name, _ in counts.most_common(NUM_PACKAGES)]
     finetune(folder, text_encoder, train, held_out, packages)
     say("4. Loaded in a fresh model, and in use")
-    use(folder, packages)
+    use(folder)
     print(f"\nDone in {time.perf_counter() - start:.0f} s. The files are in {folder.resolve()}:")
     for path in sorted(folder.glob("*")):
         print(f"  {path.name}")
@@ -90,10 +91,13 @@ def pretrain(
 ) -> None:
     """Train an encoder on the text, tell what it learnt, and save it as `pretrained`."""
     # Keras takes seconds to import: text and data do without it.
-    from bert_keras.training import create_optimizer, evaluate_model, train_model
+    from bert_keras.training import create_recipe, evaluate_model, train_model
+    from bert_keras.use import fill_mask
 
     shape: dict[str, Any] = {"batch_size": 32, "max_len": MAX_LEN}
-    generator = lm_generator(text_encoder, corpus, **shape)
+    recipe = create_recipe("modern")
+    masks: dict[str, Any] = recipe.masking()
+    generator = lm_generator(text_encoder, corpus, **shape, **masks)
     validation = lm_generator(text_encoder, folder / "held_out.txt", seed=1, cache_dir=folder, **shape)
     schedule = TaskWeightScheduler(active_in_pretrain=True, active_in_finetune=False)
     lm = TaskMetadata("lm", True, text_encoder.vocab_size, 0.0, schedule)
@@ -104,15 +108,16 @@ def pretrain(
         generator,
         pretrain_steps=steps // 4,
         pretrain_epochs=4,
-        pretrain_optimizer=create_optimizer(steps, 3e-3, beta_2=0.98),
+        recipe=recipe,
         verbose=2,
     )
     measured = evaluate_model(model, validation)
     unigram = unigram_loss(corpus, validation)
     print(f"held-out LM loss {measured['lm_loss']:.2f} nats; a unigram model: {unigram:.2f}")
     print(f"held-out is_next accuracy {measured['is_next_accuracy']:.1%}; chance: 50 %")
-    for sentence in mask_examples(text_encoder, held_out):
-        print(fill_mask(model, text_encoder, sentence))
+    for text, word in gaps(held_out):
+        [found] = fill_mask(model, text_encoder, text, top_k=4)
+        print(f"  {text.replace('[MASK]', f'[{word}]')}\n    -> {', '.join(each.text for each in found)}")
     model.save_weights(folder / "pretrained")
 
 
@@ -124,12 +129,8 @@ def new_encoder(text_encoder: TextEncoder) -> Any:
         text_encoder.vocab_size,
         size="tiny",
         max_len=MAX_LEN,
-        position_embedding="rotary",
-        norm_placement="pre",
+        architecture="modern",
         seed=1,
-        embedding_dropout=0.0,
-        attention_dropout=0.0,
-        residual_dropout=0.0,
     )
 
 
@@ -142,12 +143,12 @@ def finetune(
 ) -> None:
     """Fine-tune the pretrained encoder and a fresh one alike, compare them, and save the first as
     `finetuned`."""
-    from bert_keras.training import create_optimizer, evaluate_model, load_model, train_model
+    from bert_keras.training import evaluate_model, load_model, train_model
 
     schedule = TaskWeightScheduler(active_in_pretrain=False, active_in_finetune=True)
     tasks = [
-        TaskMetadata("package", False, len(packages), 0.1, schedule),
-        TaskMetadata("mark", True, 4, 0.1, schedule),
+        TaskMetadata("package", False, 0, 0.1, schedule, labels=tuple(packages), read_from="mean"),
+        TaskMetadata("mark", True, 0, 0.1, schedule, labels=SIGNS),
     ]
     examples = labelled(text_encoder, train, packages)[:2000]
     tests = labelled(text_encoder, held_out, packages)
@@ -165,16 +166,13 @@ def finetune(
             tasks,
             finetune_generator=batches,
             finetune_epochs=3,
-            finetune_optimizer=lambda steps: create_optimizer(steps, 5e-4),
+            recipe="modern",
             verbose=0,
         )
         scores[name] = evaluate_model(tuned, test_batches)
         if name == "pretrained weights":
             tuned.save_weights(folder / "finetuned")
-    print(
-        f"{len(examples):,} labelled examples, {len(tests):,} held out; "
-        "the same steps and learning rate for both"
-    )
+    print(f"{len(examples):,} labelled examples, {len(tests):,} held out; the same steps and recipe for both")
     print(f"{'accuracy':<20}{'package':>10}{'mark':>10}")
     for name, score in [*scores.items(), ("most frequent class", most_frequent(examples, tests))]:
         print(f"{name:<20}{score['package_accuracy']:>10.1%}{score['mark_accuracy']:>10.1%}")
@@ -252,33 +250,15 @@ def unigram_loss(corpus: Corpus, batches: Any) -> float:
     return float(np.concatenate([nats[target[mask]] for target, mask in labels]).mean())
 
 
-def mask_examples(text_encoder: TextEncoder, docstrings: Sequence[Docstring]) -> list[tuple[list[int], int]]:
-    """Choose sentences and in each a whole word that is a single piece."""
+def gaps(docstrings: Sequence[Docstring]) -> list[tuple[str, str]]:
+    """Choose sentences with a gap in the middle, and the word that stood there."""
     chosen = []
     for _, _, sentences in docstrings:
-        ids, word_of = text_encoder.encode_words(sentences[0].split())
-        whole = [place for place in range(2, len(ids)) if word_of.count(word_of[place]) == 1]
-        if 8 <= len(ids) <= 24 and len(whole) > 2:
-            chosen.append((ids, whole[len(whole) // 2]))
+        words = sentences[0].split()
+        place = len(words) // 2
+        if 7 <= len(words) <= 16 and words[place].isalpha():
+            chosen.append((" ".join([*words[:place], "[MASK]", *words[place + 1 :]]), words[place]))
     return chosen[:: max(1, len(chosen) // 4)][:4]
-
-
-def fill_mask(model: Any, text_encoder: TextEncoder, example: tuple[list[int], int]) -> str:
-    """Tell what the model puts in place of a word."""
-    from bert_keras.training import encoder_arrays
-
-    ids, place = example
-    masked = [*ids[:place], text_encoder.msk_id, *ids[place + 1 :]]
-    tokens = [text_encoder.bos_id, *masked, text_encoder.eos_id]
-    row = Sentence(tokens, [0] * len(tokens), [True] * len(tokens), {}, {})
-    batch = labelled_generator([row], pad_id=text_encoder.pad_id, batch_size=1, length_multiple=MAX_LEN)[0]
-    logits = np.array(model.predict(encoder_arrays(batch), verbose=0)["lm"][0, place + 1])
-    logits[list(text_encoder.special_ids)] = -np.inf
-    best = [text_encoder.decode([int(i)]).strip() for i in np.argsort(-logits)[:4]]
-    before, word, after = (
-        text_encoder.decode(part) for part in (ids[:place], [ids[place]], ids[place + 1 :])
-    )
-    return f"  {before} [{word}] {after}\n    -> {', '.join(best)}"
 
 
 def marked_words(sentences: Sequence[str]) -> tuple[list[str], list[int]]:
@@ -329,27 +309,17 @@ def most_frequent(examples: Sequence[Sentence], tests: Sequence[Sentence]) -> di
     return scores
 
 
-def use(folder: Path, packages: Sequence[str]) -> None:
+def use(folder: Path) -> None:
     """Load what was saved, classify a text with it and put the marks into the text."""
-    from bert_keras.training import encoder_arrays, load_model
+    from bert_keras.training import load_model
+    from bert_keras.use import classify, tag
 
     model, text_encoder = load_model(folder / "finetuned"), TextEncoder.load(folder / "text_encoder")
     text = "Send the message to the server and wait for its reply, which may take a while. It may fail."
+    print(f"`{text}`\n  package: {classify(model, text_encoder, text).label}")
     words, _ = marked_words([text])
-    ids, word_of = text_encoder.encode_words(words)
-    rows = [
-        sentence_from_text(text_encoder, text, max_len=MAX_LEN),
-        sentence_from_words(text_encoder, words, max_len=MAX_LEN),
-    ]
-    generator = labelled_generator(
-        rows, pad_id=text_encoder.pad_id, batch_size=2, length_multiple=MAX_LEN, shuffle=False
-    )
-    logits = model.predict(encoder_arrays(generator[0]), verbose=0)
-    print(f"`{text}`\n  package: {packages[int(logits['package'][0].argmax())]}")
-    marked = list(words)
-    for place, word in reversed(list(enumerate(word_of))):  # the first piece of a word decides
-        marked[word] = words[word] + ["", ",", ".", ":"][int(logits["mark"][1, place + 1].argmax())]
-    print(f"  marks put back: {' '.join(marked)}")
+    [tagged] = tag(model, text_encoder, [words])
+    print(f"  marks put back: {' '.join(each.word + each.label.strip() for each in tagged)}")
 
 
 if __name__ == "__main__":
