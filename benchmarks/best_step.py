@@ -12,13 +12,20 @@ bert_keras: above 1, ours is faster.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import Worker, compared, environment, parser, report, serve
+from benchmarks.common import (
+    compared,
+    environment,
+    kerashub_masked_lm,
+    parser,
+    report,
+    serve_timed,
+    workers_of,
+)
 
 MODULE = "benchmarks.best_step"
 SIDES = [
@@ -72,20 +79,10 @@ def bert_keras_step(shape: dict[str, int], dtype: str) -> Callable[[], Any]:
 
 def kerashub_step(shape: dict[str, int], dtype: str) -> Callable[[], Any]:
     import keras
-    import keras_hub
 
     keras.config.set_dtype_policy(dtype)
     own = arrays(shape)
-    backbone = keras_hub.models.BertBackbone(
-        vocabulary_size=shape["vocab_size"],
-        num_layers=shape["layers"],
-        num_heads=max(1, shape["width"] // 64),
-        hidden_dim=shape["width"],
-        intermediate_dim=4 * shape["width"],
-        dropout=0.1,
-        max_sequence_length=shape["length"],
-    )
-    model = keras_hub.models.BertMaskedLM(backbone, preprocessor=None)
+    model = kerashub_masked_lm(shape["vocab_size"], shape["layers"], shape["width"], shape["length"])
     model.compile(
         keras.optimizers.AdamW(1e-4),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -136,16 +133,7 @@ def transformers_step(shape: dict[str, int], dtype: str) -> Callable[[], Any]:
 
 def child(name: str, dtype: str, steps: str, size: str) -> None:
     make = {"bert_keras": bert_keras_step, "KerasHub": kerashub_step, "transformers": transformers_step}
-    step = make[name](SMOKE if size == "smoke" else SHAPE, dtype)
-    step()
-
-    def run() -> dict[str, float]:
-        start = time.perf_counter()
-        for _ in range(int(steps)):
-            step()
-        return {"seconds": (time.perf_counter() - start) / int(steps)}
-
-    serve(run)
+    serve_timed(make[name](SMOKE if size == "smoke" else SHAPE, dtype), int(steps))
 
 
 def main() -> None:
@@ -157,12 +145,7 @@ def main() -> None:
     options = command.parse_args()
     rounds, sides, shape = (1, SIDES[::4], SMOKE) if options.smoke else (options.rounds, SIDES, SHAPE)
     size = "smoke" if options.smoke else "full"
-    workers = {
-        ", ".join(side): Worker(
-            MODULE, [side[0], side[2], str(options.steps), size], {"KERAS_BACKEND": side[1]}
-        )
-        for side in sides
-    }
+    workers = workers_of(MODULE, sides, options.steps, size)
     tokens = shape["rows"] * shape["length"]
     rows, seconds = compared(workers, rounds, 1, tokens)
     result = {"question": "best_step", "shape": shape, "seconds": seconds}

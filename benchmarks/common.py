@@ -113,6 +113,47 @@ def serve(run: Callable[[], Mapping[str, Any]], facts: Mapping[str, Any] | None 
         print(_ANSWER + json.dumps(run()), flush=True)
 
 
+def serve_timed(work: Callable[[], Any], times: int = 1) -> None:
+    """Do a piece of work once without counting it, then serve the seconds that it takes, the mean of some
+    times."""
+    work()
+
+    def run() -> dict[str, float]:
+        start = time.perf_counter()
+        for _ in range(times):
+            work()
+        return {"seconds": (time.perf_counter() - start) / times}
+
+    serve(run)
+
+
+def workers_of(module: str, sides: Sequence[tuple[str, str, str]], *arguments: Any) -> dict[str, Worker]:
+    """Start a worker for each side: its name, Keras' backend and precision; it gets name, precision and the
+    arguments."""
+    return {
+        ", ".join(side): Worker(module, [side[0], side[2], *map(str, arguments)], {"KERAS_BACKEND": side[1]})
+        for side in sides
+    }
+
+
+def kerashub_masked_lm(
+    vocab_size: int, layers: int, width: int, length: int, preprocessor: Any = None, dropout: float = 0.1
+) -> Any:
+    """Return KerasHub's `BertMaskedLM`, not compiled."""
+    import keras_hub
+
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=vocab_size,
+        num_layers=layers,
+        num_heads=max(1, width // 64),
+        hidden_dim=width,
+        intermediate_dim=4 * width,
+        dropout=dropout,
+        max_sequence_length=length,
+    )
+    return keras_hub.models.BertMaskedLM(backbone, preprocessor=preprocessor)
+
+
 def take_turns(
     workers: Mapping[str, Worker], rounds: int, warmup: int = 1
 ) -> dict[str, list[dict[str, Any]]]:

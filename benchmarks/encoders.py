@@ -15,7 +15,6 @@ deviation over seeds.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.common import RunLog, environment, mean_and_spread, parser, report, searched
+from benchmarks.common import RunLog, data_folder, environment, mean_and_spread, parser, report, searched
 from bert_keras import (
     BERTTextEncoder,
     Sentence,
@@ -63,7 +62,7 @@ class Pretraining:
     """Masked language modelling of an encoder on the novels."""
 
     def __init__(self, text_encoder: TextEncoder, options: Any, log: RunLog) -> None:
-        novels = Path(os.environ["BERT_KERAS_DATA"]) / "gutenberg"
+        novels = data_folder() / "gutenberg"
         shape = {"batch_size": 32, "max_len": MAX_LEN, "use_single_sentence": True, "cache_dir": options.work}
         self.vocab_size, self.options, self.log = text_encoder.vocab_size, options, log
         self.train = lm_generator(text_encoder, novels / "train.txt", **shape)
@@ -110,7 +109,7 @@ class Pretraining:
 
 def read(text_encoder: TextEncoder, options: Any) -> tuple[list[TaskMetadata], dict[str, list[Sentence]]]:
     """Return the tasks, and sentences for training, tuning and development."""
-    data, sets = Path(os.environ["BERT_KERAS_DATA"]), {}
+    data, sets = data_folder(), {}
     for split in ("train", "dev"):
         sets["sst2", split] = list(read_delimited(data / f"sst2/{split}.tsv", text=0, labels={"sst2": 1}))
         sets["ud-ewt", split] = list(read_conll(data / f"ud-ewt/{split}.tsv", labels={"ud-ewt": 1}))
@@ -204,7 +203,7 @@ def main() -> None:
     if (work / "text_encoder").is_dir():
         text_encoder: TextEncoder = TextEncoder.load(work / "text_encoder")
     else:
-        novels = Path(os.environ["BERT_KERAS_DATA"]) / "gutenberg/train.txt"
+        novels = data_folder() / "gutenberg/train.txt"
         text_encoder = BERTTextEncoder.train(novels, vocab_size=8000)
         text_encoder.save(work / "text_encoder")
     log = RunLog(options.runs)

@@ -14,17 +14,26 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import Worker, compared, data_folder, environment, parser, report, serve
+from benchmarks.common import (
+    compared,
+    data_folder,
+    environment,
+    kerashub_masked_lm,
+    parser,
+    report,
+    serve_timed,
+    workers_of,
+)
 
 MODULE = "benchmarks.end_to_end"
 SHAPE = {"layers": 4, "width": 256, "rows": 32, "length": 128}
 SMOKE = {"layers": 1, "width": 64, "rows": 4, "length": 64}
 DTYPE = "mixed_bfloat16"
+SIDES = [("bert_keras", "tensorflow", DTYPE), ("KerasHub", "tensorflow", DTYPE)]
 
 
 def bert_keras_run(text: Path, vocabulary: Path, shape: dict[str, int]) -> Callable[[], Any]:
@@ -73,15 +82,8 @@ def kerashub_run(text: Path, vocabulary: Path, shape: dict[str, int]) -> Callabl
     preprocessor = keras_hub.models.BertMaskedLMPreprocessor(
         tokenizer, sequence_length=shape["length"], mask_selection_length=20
     )
-    backbone = keras_hub.models.BertBackbone(
-        vocabulary_size=tokenizer.vocabulary_size(),
-        num_layers=shape["layers"],
-        num_heads=max(1, shape["width"] // 64),
-        hidden_dim=shape["width"],
-        intermediate_dim=4 * shape["width"],
-        max_sequence_length=shape["length"],
-    )
-    model = keras_hub.models.BertMaskedLM(backbone, preprocessor=preprocessor)
+    size = tokenizer.vocabulary_size(), shape["layers"], shape["width"], shape["length"]
+    model = kerashub_masked_lm(*size, preprocessor)
     model.compile(
         keras.optimizers.AdamW(1e-4),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -96,18 +98,10 @@ def kerashub_run(text: Path, vocabulary: Path, shape: dict[str, int]) -> Callabl
     return run
 
 
-def child(name: str, size: str, text: str, vocabulary: str) -> None:
+def child(name: str, dtype: str, size: str, text: str, vocabulary: str) -> None:
     shape = SMOKE if size == "smoke" else SHAPE
     make = {"bert_keras": bert_keras_run, "KerasHub": kerashub_run}[name]
-    train = make(Path(text), Path(vocabulary), shape)
-    train()
-
-    def run() -> dict[str, float]:
-        start = time.perf_counter()
-        train()
-        return {"seconds": time.perf_counter() - start}
-
-    serve(run)
+    serve_timed(make(Path(text), Path(vocabulary), shape))
 
 
 def main() -> None:
@@ -128,12 +122,10 @@ def main() -> None:
         text_encoder = BERTTextEncoder.train(novels, vocab_size=8000, vocab_file=vocabulary)
         tokens = sum(min(len(ids), 126) + 2 for ids in text_encoder.encode_batch(sentences))
         size = "smoke" if options.smoke else "full"
-        workers = {
-            name: Worker(MODULE, [name, size, str(text), str(vocabulary)], {"KERAS_BACKEND": "tensorflow"})
-            for name in ("bert_keras", "KerasHub")
-        }
+        workers = workers_of(MODULE, SIDES, size, text, vocabulary)
         rows, seconds = compared(workers, rounds, 0, tokens)
-    ratio = seconds["KerasHub"]["median"] / seconds["bert_keras"]["median"]
+    ours, theirs = (side["median"] for side in seconds.values())
+    ratio = theirs / ours
     result = {"question": "end_to_end", "tokens": tokens, "seconds": seconds, "ratio": ratio}
     result |= environment(["keras", "keras-hub", "tensorflow", "tensorflow-text"])
     columns = ["side", "real tokens/s", "min s", "median s", "max s", "ratio"]

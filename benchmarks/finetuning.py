@@ -12,7 +12,6 @@ deviation over seeds.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.common import RunLog, environment, mean_and_spread, parser, report, searched
+from benchmarks.common import RunLog, data_folder, environment, mean_and_spread, parser, report, searched
 from bert_keras import (
     Sentence,
     TaskMetadata,
@@ -88,7 +87,7 @@ def main() -> None:
             1,
             [3e-4],
         )
-    data = Path(os.environ["BERT_KERAS_DATA"])
+    data = data_folder()
     text_encoder = TextEncoder.load(options.text_encoder)
     tags = sorted({tag for _, labels in tagged_sentences(data / "ud-ewt/train.tsv") for tag in labels})
     sources = {

@@ -13,19 +13,18 @@ tokens a second, median of the turns; the ratio is to the fastest setting of ber
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 from benchmarks.common import (
-    Worker,
     compared,
     data_folder,
     environment,
     minilm,
     parser,
     report,
-    serve,
+    serve_timed,
+    workers_of,
 )
 
 MODULE = "benchmarks.finetuning_speed"
@@ -101,15 +100,8 @@ def transformers_run(count: int, dtype: str) -> Callable[[], Any]:
 
 
 def child(name: str, dtype: str, count: str) -> None:
-    train = {"bert_keras": bert_keras_run, "transformers": transformers_run}[name](int(count), dtype)
-    train()
-
-    def run() -> dict[str, float]:
-        start = time.perf_counter()
-        train()
-        return {"seconds": time.perf_counter() - start}
-
-    serve(run)
+    make = {"bert_keras": bert_keras_run, "transformers": transformers_run}[name]
+    serve_timed(make(int(count), dtype))
 
 
 def main() -> None:
@@ -124,10 +116,7 @@ def main() -> None:
 
     ids = AutoTokenizer.from_pretrained(minilm())([text for text, _ in texts(count)])["input_ids"]
     tokens = sum(map(len, ids))
-    workers = {
-        ", ".join(side): Worker(MODULE, [side[0], side[2], str(count)], {"KERAS_BACKEND": side[1]})
-        for side in SIDES
-    }
+    workers = workers_of(MODULE, SIDES, count)
     rows, seconds = compared(workers, rounds, 0, tokens)
     result = {"question": "finetuning_speed", "sentences": count, "tokens": tokens, "seconds": seconds}
     result |= environment(["keras", "transformers", "tensorflow", "torch"])

@@ -26,7 +26,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.common import RunLog, data_folder, environment, mean_and_spread, parser, report
+from benchmarks.common import (
+    RunLog,
+    data_folder,
+    environment,
+    kerashub_masked_lm,
+    mean_and_spread,
+    parser,
+    report,
+)
 
 VOCAB_SIZE, WIDTH, LAYERS, MAX_LEN, ROWS = 8000, 256, 4, 128, 32
 PREDICTIONS = 36  # a row, for peers that want a fixed number; rows have 19 on average
@@ -121,8 +129,10 @@ class Setting:
         return (batch.token_classification["lm"] for batch in self.held_out)
 
 
-def train_ours(arm: Arm, rate: float, seed: int, budget: float, setting: Setting, points: int) -> list[Any]:
-    """Return seconds, rows and held-out loss at some points of a run."""
+def train_ours(
+    arm: Arm, rate: float, seed: int, budget: float, setting: Setting, points: int, save: str
+) -> list[Any]:
+    """Return seconds, rows and held-out loss at some points of a run; save the model, if a file is named."""
     import keras
 
     from bert_keras import TaskMetadata, TaskWeightScheduler, create_recipe, create_transformer, train_model
@@ -159,6 +169,9 @@ def train_ours(arm: Arm, rate: float, seed: int, budget: float, setting: Setting
         seed=seed,
         verbose=0,
     )
+    if save:
+        Path(save).parent.mkdir(parents=True, exist_ok=True)
+        model.save_weights(save)
     losses = model.training_history["pretrain"].history["val_lm_loss"]
     return [[*at, loss] for at, loss in zip(clock.points, losses, strict=True)]
 
@@ -202,10 +215,13 @@ class _Clock:
         self.last = None
 
 
-def train_peer(arm: Arm, rate: float, seed: int, budget: float, setting: Setting, points: int) -> list[Any]:
-    """Return the same for a peer: warm-up over a tenth of the steps, then linear to zero."""
+def train_peer(
+    arm: Arm, rate: float, seed: int, budget: float, setting: Setting, points: int, save: str
+) -> list[Any]:
+    """Return the same for a peer: warm-up over a tenth of the steps, then linear to zero. Of KerasHub's
+    model the backbone is saved, as `.weights.h5`."""
     make = {"KerasHub": kerashub, "transformers": hugging_face}[arm.side]
-    step, logits_of, set_rate = make(setting, seed)
+    step, logits_of, set_rate, model = make(setting, seed)
     batches = setting.batches(seed)
     set_rate(0.0)
     step(batches[0])  # compiles
@@ -224,25 +240,18 @@ def train_peer(arm: Arm, rate: float, seed: int, budget: float, setting: Setting
         used += time.perf_counter() - start
         if used >= budget * (len(found) + 1) / points or number == planned - 1:
             found.append([used, (number + 1) * ROWS, setting.loss_of(logits_of)])
+    if save and arm.side == "KerasHub":
+        Path(save).parent.mkdir(parents=True, exist_ok=True)
+        model.backbone.save_weights(save + ".weights.h5")
     return found
 
 
 def kerashub(setting: Setting, seed: int) -> Any:
     import keras
-    import keras_hub
 
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy("mixed_bfloat16")
-    backbone = keras_hub.models.BertBackbone(
-        vocabulary_size=setting.text_encoder.vocab_size,
-        num_layers=LAYERS,
-        num_heads=WIDTH // 64,
-        hidden_dim=WIDTH,
-        intermediate_dim=4 * WIDTH,
-        dropout=0.1,
-        max_sequence_length=MAX_LEN,
-    )
-    model = keras_hub.models.BertMaskedLM(backbone, preprocessor=None)
+    model = kerashub_masked_lm(setting.text_encoder.vocab_size, LAYERS, WIDTH, MAX_LEN)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum_over_batch_size")
     model.compile(keras.optimizers.AdamW(1e-4, weight_decay=0.01, global_clipnorm=1.0), loss=loss)
 
@@ -268,7 +277,7 @@ def kerashub(setting: Setting, seed: int) -> Any:
     def set_rate(rate: float) -> None:
         model.optimizer.learning_rate = rate
 
-    return step, logits_of, set_rate
+    return step, logits_of, set_rate, model
 
 
 def hugging_face(setting: Setting, seed: int) -> Any:
@@ -311,19 +320,22 @@ def hugging_face(setting: Setting, seed: int) -> Any:
         for group in optimizer.param_groups:
             group["lr"] = rate
 
-    return step, logits_of, set_rate
+    return step, logits_of, set_rate, model
 
 
-def child(name: str, rate: str, seed: str, budget: str, points: str, work: str, smoke: str) -> None:
+def child(
+    name: str, rate: str, seed: str, budget: str, points: str, work: str, smoke: str, save: str
+) -> None:
     arm, setting = ARMS[name], Setting(Path(work), smoke == "smoke")
     train = train_ours if arm.side == "bert_keras" else train_peer
-    print("@" + json.dumps(train(arm, float(rate), int(seed), float(budget), setting, int(points))))
+    print("@" + json.dumps(train(arm, float(rate), int(seed), float(budget), setting, int(points), save)))
 
 
 def carried_out(name: str, rate: float, seed: int, options: Any) -> dict[str, Any]:
     """Run one arm in a process of its own; return its curve."""
     size = "smoke" if options.smoke else "full"
-    values = [name, rate, seed, options.budget, options.points, options.work, size]
+    save = f"{options.save}/{name}-{rate:g}-{seed}".replace(" ", "-") if options.save else ""
+    values = [name, rate, seed, options.budget, options.points, options.work, size, save]
     command = [sys.executable, "-m", "benchmarks.learning", "--child", *map(str, values)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     curve = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("@"))[1:])
@@ -359,6 +371,7 @@ def main() -> None:
     command.add_argument("--seeds", type=int, default=3)
     command.add_argument("--work", default="weights/learning", help="where text encoder and corpus are kept")
     command.add_argument("--runs", metavar="FILE", help="keep finished runs there, and take them from there")
+    command.add_argument("--save", metavar="FOLDER", help="save the models there, as ARM-RATE-SEED")
     command.add_argument("--picture", metavar="FILE", help="draw the curves of the first seeds")
     options = command.parse_args()
     if options.smoke:

@@ -14,7 +14,6 @@ first seed, on 750 training lines held out for it.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.common import RunLog, environment, mean_and_spread, parser, report, searched
+from benchmarks.common import RunLog, data_folder, environment, mean_and_spread, parser, report, searched
 from bert_keras import (
     SentencePieceTextEncoder,
     TaskMetadata,
@@ -111,7 +110,7 @@ def main() -> None:
     options = command.parse_args()
     if options.smoke:
         options.seeds, options.learning_rates, options.size, options.epochs = 1, [1e-3], "tiny", 1
-    folder, work = Path(os.environ["BERT_KERAS_DATA"]) / "multi-label", Path(options.work)
+    folder, work = data_folder() / "multi-label", Path(options.work)
     work.mkdir(parents=True, exist_ok=True)
     examples = list(read_fasttext(folder / "train.txt", "topics"))
     lines = work / "lines.txt"

@@ -10,11 +10,10 @@ Texts a second, median of the turns; the ratio is to the fastest setting of bert
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.common import Worker, compared, environment, minilm, parser, report, serve
+from benchmarks.common import compared, environment, minilm, parser, report, serve_timed, workers_of
 from benchmarks.finetuning_speed import texts
 
 MODULE = "benchmarks.prediction_speed"
@@ -57,16 +56,11 @@ def transformers_run(raw: list[str], dtype: str) -> Callable[[], Any]:
 
 def child(name: str, dtype: str, count: str) -> None:
     raw = [text for text, _ in texts(int(count))]
-    predicted = {"bert_keras": bert_keras_run, "transformers": transformers_run}[name](raw, dtype)
-    predicted()
-
-    def run() -> dict[str, float]:
-        start = time.perf_counter()
-        if len(predicted()) != len(raw):
-            raise RuntimeError("Not every text got a class.")
-        return {"seconds": time.perf_counter() - start}
-
-    serve(run)
+    make = {"bert_keras": bert_keras_run, "transformers": transformers_run}[name]
+    predicted = make(raw, dtype)
+    if not {*predicted()} <= {"bad", "good"} or len(predicted()) != len(raw):
+        raise RuntimeError("Not every text got a class.")
+    serve_timed(predicted)
 
 
 def main() -> None:
@@ -77,10 +71,7 @@ def main() -> None:
     command.add_argument("--texts", type=int, default=2000)
     options = command.parse_args()
     rounds, sides, count = (1, SIDES[::4], 64) if options.smoke else (options.rounds, SIDES, options.texts)
-    workers = {
-        ", ".join(side): Worker(MODULE, [side[0], side[2], str(count)], {"KERAS_BACKEND": side[1]})
-        for side in sides
-    }
+    workers = workers_of(MODULE, sides, count)
     rows, seconds = compared(workers, rounds, 0, count)
     result = {"question": "prediction_speed", "texts": count, "seconds": seconds}
     result |= environment(["keras", "transformers", "tensorflow", "jax", "torch"])

@@ -13,7 +13,6 @@ compilation left out by a first step before the clock.
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.common import environment, parser, report
+from benchmarks.common import data_folder, environment, kerashub_masked_lm, parser, report
 from bert_keras import (
     BERTTextEncoder,
     Corpus,
@@ -67,6 +66,31 @@ class Clock(keras.callbacks.Callback):
         self.seconds.append(time.perf_counter() - self.start)
 
 
+def trained(
+    options: Any, encoder: Any, tasks: list[TaskMetadata], train: Any, held_out: Any, **how: Any
+) -> tuple[list[float], list[float]]:
+    """Train, save, and return the held-out losses and the seconds of the steps."""
+    clock = Clock()
+    model = train_model(
+        encoder,
+        tasks,
+        train,
+        pretrain_steps=options.steps // options.points,
+        pretrain_epochs=options.points,
+        pretrain_callbacks=[clock],
+        validation_pretrain_generator=held_out,
+        seed=options.seed,
+        verbose=2,
+        jit_compile=options.jit,
+        **how,
+    )
+    if options.save:
+        model.save_weights(options.save)
+    final = evaluate_model(model, held_out)
+    print("held out:", {name: round(value, 4) for name, value in final.items()})
+    return model.training_history["pretrain"].history["val_lm_loss"], clock.seconds
+
+
 def modern(options: Any, vocab_size: int, train: Any, held_out: Any) -> tuple[list[float], list[float]]:
     """The modern encoder under its recipe, on masked rows of one segment."""
     lm = TaskMetadata("lm", True, vocab_size, 0.0, TaskWeightScheduler(True, False))
@@ -79,23 +103,7 @@ def modern(options: Any, vocab_size: int, train: Any, held_out: Any) -> tuple[li
         seed=options.seed,
         dtype=options.dtype,
     )
-    clock = Clock()
-    model = train_model(
-        encoder,
-        [lm],
-        train,
-        pretrain_steps=options.steps // options.points,
-        pretrain_epochs=options.points,
-        recipe="modern",
-        pretrain_callbacks=[clock],
-        validation_pretrain_generator=held_out,
-        seed=options.seed,
-        verbose=2,
-        jit_compile=options.jit,
-    )
-    if options.save:
-        model.save_weights(options.save)
-    return model.training_history["pretrain"].history["val_lm_loss"], clock.seconds
+    return trained(options, encoder, [lm], train, held_out, recipe="modern")
 
 
 def ours(options: Any, vocab_size: int, train: Any, held_out: Any) -> tuple[list[float], list[float]]:
@@ -123,42 +131,14 @@ def ours(options: Any, vocab_size: int, train: Any, held_out: Any) -> tuple[list
         beta_2=options.beta_2,
         weight_decay=options.weight_decay,
     )
-    clock = Clock()
-    model = train_model(
-        encoder,
-        [lm, is_next],
-        train,
-        pretrain_steps=options.steps // options.points,
-        pretrain_epochs=options.points,
-        pretrain_optimizer=optimizer,
-        pretrain_callbacks=[clock],
-        validation_pretrain_generator=held_out,
-        seed=options.seed,
-        verbose=2,
-        jit_compile=options.jit,
-    )
-    if options.save:
-        model.save_weights(options.save)
-    final = evaluate_model(model, held_out)
-    print("held out:", {name: round(value, 4) for name, value in final.items()})
-    return model.training_history["pretrain"].history["val_lm_loss"], clock.seconds
+    return trained(options, encoder, [lm, is_next], train, held_out, pretrain_optimizer=optimizer)
 
 
 def kerashub(options: Any, vocab_size: int, train: Any, held_out: Any) -> tuple[list[float], list[float]]:
-    import keras_hub
-
     keras.utils.set_random_seed(options.seed)
     keras.config.set_dtype_policy(options.dtype)
-    backbone = keras_hub.models.BertBackbone(
-        vocab_size,
-        options.layers,
-        max(1, options.width // 64),
-        options.width,
-        4 * options.width,
-        dropout=options.dropout,
-        max_sequence_length=options.max_len,
-    )
-    model = keras_hub.models.BertMaskedLM(backbone, preprocessor=None)
+    size = vocab_size, options.layers, options.width, options.max_len
+    model = kerashub_masked_lm(*size, dropout=options.dropout)
     schedule = create_optimizer(
         options.steps, options.learning_rate, warmup=options.warmup, decay=options.decay
     )
@@ -242,7 +222,7 @@ def main() -> None:
     options.jit = {"true": True, "false": False}.get(options.jit, options.jit)
     if options.smoke:
         options.steps, options.points, options.layers, options.width, options.batch_size = 4, 2, 1, 64, 4
-    text = Path(os.environ["BERT_KERAS_DATA"]) / "gutenberg"
+    text = data_folder() / "gutenberg"
     work = Path(options.work)
     if (work / "text_encoder").is_dir():
         text_encoder = TextEncoder.load(work / "text_encoder")

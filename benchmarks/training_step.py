@@ -11,10 +11,9 @@ KerasHub's time over ours: above 1, ours is faster.
 from __future__ import annotations
 
 import keras
-import keras_hub
 import numpy as np
 
-from benchmarks.common import alternate, environment, parser, report, summary
+from benchmarks.common import alternate, environment, kerashub_masked_lm, parser, report, summary
 from bert_keras import TaskMetadata, TaskWeightScheduler, create_transformer
 from bert_keras.data import SentenceBatch, TaskDataBatch
 from bert_keras.training import MultiTaskModel, training_arrays
@@ -52,16 +51,7 @@ def main() -> None:
     ours.compile(keras.optimizers.AdamW(1e-4))
     x, y = training_arrays(batch, [lm], [1.0])
 
-    backbone = keras_hub.models.BertBackbone(
-        vocabulary_size=options.vocab_size,
-        num_layers=layers,
-        num_heads=max(1, width // 64),
-        hidden_dim=width,
-        intermediate_dim=4 * width,
-        dropout=0.1,
-        max_sequence_length=length,
-    )
-    peer = keras_hub.models.BertMaskedLM(backbone, preprocessor=None)
+    peer = kerashub_masked_lm(options.vocab_size, layers, width, length)
     peer.compile(
         keras.optimizers.AdamW(1e-4),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

