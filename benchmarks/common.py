@@ -154,6 +154,17 @@ def kerashub_masked_lm(
     return keras_hub.models.BertMaskedLM(backbone, preprocessor=preprocessor)
 
 
+def scaled_recipe(name: str, factor: float, **figures: Any) -> Any:
+    """Return a recipe of ours with figures changed and its learning rates multiplied."""
+    from bert_keras import create_recipe
+
+    recipe = create_recipe(name, **figures)
+    rates = {"learning_rate": recipe.learning_rate * factor}
+    if recipe.matrix_learning_rate is not None:
+        rates["matrix_learning_rate"] = recipe.matrix_learning_rate * factor
+    return create_recipe(name, **{**figures, **rates})
+
+
 def take_turns(
     workers: Mapping[str, Worker], rounds: int, warmup: int = 1
 ) -> dict[str, list[dict[str, Any]]]:

@@ -19,7 +19,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.common import RunLog, data_folder, environment, mean_and_spread, parser, report, searched
+from benchmarks.common import (
+    RunLog,
+    data_folder,
+    environment,
+    mean_and_spread,
+    parser,
+    report,
+    scaled_recipe,
+    searched,
+)
 from bert_keras import (
     Sentence,
     TaskMetadata,
@@ -74,6 +83,11 @@ def main() -> None:
     command.add_argument("--batch-size", type=int, default=32)
     command.add_argument("--seeds", type=int, default=3)
     command.add_argument("--learning-rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3])
+    command.add_argument(
+        "--recipe",
+        choices=["modern", "bert", "gentle"],
+        help="in place of AdamW; the rates are factors of its own",
+    )
     command.add_argument("--dropout", type=float, default=0.1, help="of the heads and of the encoder")
     command.add_argument("--dtype", default="float32")
     command.add_argument("--runs", metavar="FILE", help="keep finished runs there, and take them from there")
@@ -124,12 +138,14 @@ def main() -> None:
         encoder = create_transformer(**{**config, "seed": seed})
         if start_from == "pretrained":
             encoder.set_weights(pretrained_weights)
+        plain = options.recipe is None
         model = train_model(
             encoder,
             tasks,
+            recipe=None if plain else scaled_recipe(options.recipe, learning_rate),
             finetune_generator=batches(train, seed, True),
             finetune_epochs=options.epochs,
-            finetune_optimizer=lambda steps: create_optimizer(steps, learning_rate),
+            finetune_optimizer=(lambda steps: create_optimizer(steps, learning_rate)) if plain else None,
             seed=seed,
             verbose=0,
         )
@@ -143,6 +159,7 @@ def main() -> None:
     log, rows, best = RunLog(options.runs), [], {}
     for start_from in ("pretrained", "scratch"):
         key = {"start": start_from, "examples": options.examples, "epochs": options.epochs}
+        key |= {"recipe": options.recipe, "dropout": options.dropout}
         best[start_from], runs = searched(
             log,
             key,

@@ -34,6 +34,7 @@ from benchmarks.common import (
     mean_and_spread,
     parser,
     report,
+    scaled_recipe,
 )
 
 VOCAB_SIZE, WIDTH, LAYERS, MAX_LEN, ROWS = 8000, 256, 4, 128, 32
@@ -135,14 +136,9 @@ def train_ours(
     """Return seconds, rows and held-out loss at some points of a run; save the model, if a file is named."""
     import keras
 
-    from bert_keras import TaskMetadata, TaskWeightScheduler, create_recipe, create_transformer, train_model
+    from bert_keras import TaskMetadata, TaskWeightScheduler, create_transformer, train_model
 
-    figures = dict(arm.figures)
-    plain = create_recipe(arm.recipe, **figures)
-    figures["learning_rate"] = plain.learning_rate * rate
-    if plain.matrix_learning_rate is not None:
-        figures["matrix_learning_rate"] = plain.matrix_learning_rate * rate
-    recipe = create_recipe(arm.recipe, **figures)
+    recipe = scaled_recipe(arm.recipe, rate, **arm.figures)
     vocab_size = setting.text_encoder.vocab_size
     dtype = "float32" if keras.backend.backend() == "jax" else "mixed_bfloat16"
     encoder = create_transformer(
