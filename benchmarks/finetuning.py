@@ -88,6 +88,12 @@ def main() -> None:
         choices=["modern", "bert", "gentle"],
         help="in place of AdamW; the rates are factors of its own",
     )
+    command.add_argument(
+        "--fresh-blocks",
+        type=int,
+        default=0,
+        help="of the saved encoder's blocks, so many of the last start anew",
+    )
     command.add_argument("--dropout", type=float, default=0.1, help="of the heads and of the encoder")
     command.add_argument("--dtype", default="float32")
     command.add_argument("--runs", metavar="FILE", help="keep finished runs there, and take them from there")
@@ -137,7 +143,13 @@ def main() -> None:
     def run(start_from: str, learning_rate: float, seed: int) -> dict[str, dict[str, float]]:
         encoder = create_transformer(**{**config, "seed": seed})
         if start_from == "pretrained":
-            encoder.set_weights(pretrained_weights)
+            fresh = {
+                f"layer_{k}"
+                for k in range(config["num_layers"])[config["num_layers"] - options.fresh_blocks :]
+            }
+            for variable, value in zip(encoder.weights, pretrained_weights, strict=True):
+                if not fresh & {*variable.path.split("/")}:
+                    variable.assign(value)
         plain = options.recipe is None
         model = train_model(
             encoder,
@@ -160,6 +172,8 @@ def main() -> None:
     for start_from in ("pretrained", "scratch"):
         key = {"start": start_from, "examples": options.examples, "epochs": options.epochs}
         key |= {"recipe": options.recipe, "dropout": options.dropout}
+        if start_from == "pretrained":
+            key["fresh_blocks"] = options.fresh_blocks
         best[start_from], runs = searched(
             log,
             key,

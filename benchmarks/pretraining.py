@@ -103,7 +103,8 @@ def modern(options: Any, vocab_size: int, train: Any, held_out: Any) -> tuple[li
         seed=options.seed,
         dtype=options.dtype,
     )
-    return trained(options, encoder, [lm], train, held_out, recipe="modern")
+    recipe = create_recipe("modern", weight_decay=options.weight_decay)
+    return trained(options, encoder, [lm], train, held_out, recipe=recipe)
 
 
 def ours(options: Any, vocab_size: int, train: Any, held_out: Any) -> tuple[list[float], list[float]]:
