@@ -47,7 +47,7 @@ class TrainedShare(NamedTuple):
 
     def __str__(self) -> str:
         share = 100 * self.trained / max(1, self.total)
-        return f"{self.trained:,} of {self.total:,} parameters are trained ({share:.2g} %)"
+        return f"{self.trained:,} of {self.total:,} parameters are trained ({share:.3g} %)"
 
 
 def trained_share(model: keras.Model) -> TrainedShare:

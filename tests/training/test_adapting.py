@@ -6,6 +6,7 @@ import pytest
 
 from bert_keras import (
     TaskMetadata,
+    TaskWeightScheduler,
     add_lora,
     create_lstm,
     create_recipe,
@@ -42,7 +43,7 @@ def values_of(model):
 
 
 def logits_of(model, toy, task="parity"):
-    return model.predict_on_batch(encoder_arrays(toy()[0]))[task]
+    return np.asarray(model.predict_on_batch(encoder_arrays(toy()[0]))[task], "float32")
 
 
 def fill_lora(encoder):
@@ -60,7 +61,7 @@ def test_how_many_parameters_are_trained(toy):
     share = add_lora(encoder, rank=2)
     added = 2 * 2 * (WIDTH * 2 + 2 * WIDTH)  # blocks, matrices, A and B
     assert share == (added, total + added) == trained_share(encoder)
-    assert str(share) == f"192 of {total + added:,} parameters are trained ({100 * 192 / share.total:.2g} %)"
+    assert str(share) == f"192 of {total + added:,} parameters are trained ({100 * 192 / share.total:.3g} %)"
     np.testing.assert_array_equal(numpy(encoder(encoder_arrays(toy()[0]))), plain)  # B is zero at first
     names = {v.path for v in encoder.trainable_variables}
     assert names == {
@@ -112,17 +113,18 @@ def test_only_lora_and_heads_are_trained(toy, recipe):
     encoder = tiny(token_embedding_dim=8, use_gated_feedforward=recipe == "modern")
     add_lora(encoder, rank=2, layers=("query", "feedforward", "embeddings"))
     fill_lora(encoder)
-    model = MultiTaskModel(encoder, tasks())
+    idle = TaskMetadata("lm", True, WORDS, 0.0, TaskWeightScheduler(True, False))  # tied to what LoRA adapts
+    model = MultiTaskModel(encoder, [idle, tasks()[1]])
     before = values_of(model)
-    some = [TaskMetadata("lm", True, WORDS, 0.0)]  # the other head is idle, and frozen while it is
     recipe = create_recipe(recipe, weight_decay=0.1, learning_rate=1e-2)
-    model = train_model(model, some, finetune_generator=toy(), finetune_steps=2, recipe=recipe, verbose=0)
-    changed = {path for path, value in values_of(model).items() if not np.array_equal(before[path], value)}
-    assert changed == {path for path in values_of(model) if "lora" in path or path.startswith("task_")}
-    assert any("embeddings/token_embedding/lora" in path for path in changed)
+    train_model(model, model.tasks, finetune_generator=toy(), finetune_steps=2, recipe=recipe, verbose=0)
+    after = values_of(model)
+    changed = {path for path, value in after.items() if not np.array_equal(before[path], value)}
+    assert changed == {path for path in after if "lora" in path or path.startswith(("task_parity", "pooler"))}
+    assert sum("embeddings/token_embedding/lora" in path for path in changed) == 2
 
 
-@pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-6), ("mixed_bfloat16", 0.05)])
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-5), ("mixed_bfloat16", 0.1)])
 def test_merged_it_says_the_same(toy, dtype, error):
     model = MultiTaskModel(tiny(dtype=dtype), tasks())
     number = len(model.weights)
@@ -136,8 +138,8 @@ def test_merged_it_says_the_same(toy, dtype, error):
     if dtype == "float32":
         for layer, kernel in zip(layers, kernels, strict=True):
             np.testing.assert_array_equal(numpy(layer.kernel), kernel)
-    np.testing.assert_allclose(logits_of(model, toy), lora, atol=error)
-    np.testing.assert_allclose(logits_of(model, toy, "lm"), lm, atol=error * 3)
+    np.testing.assert_allclose(logits_of(model, toy), lora, atol=error * lora.std())
+    np.testing.assert_allclose(logits_of(model, toy, "lm"), lm, atol=error * lm.std())
     with pytest.raises(ValueError, match="no LoRA to merge"):
         merge_lora(model)
     add_lora(model, rank=1)  # and once more

@@ -158,9 +158,8 @@ def test_a_recipe_with_rates_by_depth(toy, tmp_path):
         assert change.max() == pytest.approx(rate * factor_of(path), rel=0.02)  # Adam's first step
     model.save_weights(tmp_path / "model")
     assert load_model(tmp_path / "model").recipes == {"finetune": recipe}
-    older = {key: value for key, value in create_recipe("bert").get_config().items() if "rate" not in key[:5]}
-    older.pop("layer_decay")
-    older.pop("head_rate")
+    older = create_recipe("bert").get_config()  # as files have it from before these figures
+    del older["layer_decay"], older["head_rate"]
     assert Recipe(**older) == create_recipe("bert")
 
 
