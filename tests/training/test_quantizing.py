@@ -144,7 +144,7 @@ def test_what_cannot_be_quantised():
 
 
 def test_raw_texts():
-    text_encoder = BERTTextEncoder.train([f"the {word} film" for word in ("good", "bad", "fine")], 43)
+    text_encoder = BERTTextEncoder.train([f"the {word} film" for word in ("good", "bad", "fine")] * 2, 33)
     encoder = create_transformer(text_encoder.vocab_size, 12, 16, 1, 3, 20, seed=5)
     model = MultiTaskModel(
         encoder, [TaskMetadata("lm", True, text_encoder.vocab_size), TaskMetadata("kind", False, 2)]
