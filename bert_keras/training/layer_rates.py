@@ -220,7 +220,7 @@ class LayerRates:
 def _times(gradient: Any, factor: Any) -> Any:
     if gradient is None or isinstance(factor, float):
         return gradient
-    if hasattr(gradient, "indices"):  # rows of a table, TensorFlow's IndexedSlices
+    if hasattr(gradient, "dense_shape"):  # rows of a table, TensorFlow's IndexedSlices
         values = gradient.values * ops.cast(factor, gradient.values.dtype)
         return type(gradient)(values, gradient.indices, gradient.dense_shape)
     return gradient * ops.cast(factor, gradient.dtype)

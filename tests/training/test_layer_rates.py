@@ -16,7 +16,7 @@ from bert_keras import (
     train_model,
 )
 from bert_keras.training import AdamW, MultiTaskModel, Muon, Recipe
-from bert_keras.training.layer_rates import model_depths
+from bert_keras.training.layer_rates import model_depths, path_depth
 
 numpy = keras.ops.convert_to_numpy
 
@@ -39,13 +39,14 @@ def depths_by_path(model):
 
 
 def test_how_deep_layers_lie():
-    model = MultiTaskModel(tiny(num_layers=11, norm_placement="pre"), tasks())
+    model = MultiTaskModel(tiny(norm_placement="pre"), tasks())
     depths = depths_by_path(model)
     assert depths["embeddings/token_embedding/embeddings"] == depths["embeddings/norm/gamma"] == (0, False)
-    assert depths["layer_0/qkv/kernel"] == (1, False) and depths["layer_10/qkv/bias"] == (11, False)
-    assert depths["final_norm/gamma"] == (12, False)
-    assert depths["pooler/kernel"] == depths["task_lm/bias"] == (12, True)
-    assert depths["task_parity/classifier/kernel"] == (12, True)
+    assert depths["layer_0/qkv/kernel"] == (1, False) and depths["layer_1/qkv/bias"] == (2, False)
+    assert depths["final_norm/gamma"] == (3, False)
+    assert depths["pooler/kernel"] == depths["task_lm/bias"] == (3, True)
+    assert depths["task_parity/classifier/kernel"] == (3, True)
+    assert path_depth("layer_10/qkv/bias") == 11
     recurrent = depths_by_path(create_lstm(53, 12, 2, seed=1))
     assert (recurrent["lstm_1/kernel_0"], recurrent["norm_0/gamma"]) == ((2, False), (1, False))
     inputs = encoder_inputs()
@@ -76,8 +77,7 @@ def adamw(value, gradients, rate, decay, epsilon=1e-6, beta_1=0.9, beta_2=0.999)
     return value
 
 
-@pytest.mark.parametrize("accumulation_steps", [1, 2])
-@pytest.mark.parametrize("is_placed", [True, False])
+@pytest.mark.parametrize(("accumulation_steps", "is_placed"), [(1, False), (2, True)])
 def test_steps_by_hand(accumulation_steps, is_placed):
     model = MultiTaskModel(tiny(norm_placement="pre"), tasks())
     optimizer = create_optimizer(
