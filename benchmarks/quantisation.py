@@ -78,7 +78,7 @@ def finetuned(folder: Path, count: int, epochs: int) -> None:
     model.save_weights(folder / "model")
 
 
-def measured(folder: Path, count: int | None, rounds: int) -> dict[str, Any]:
+def measured(folder: Path, count: int | None, timed: int, rounds: int) -> dict[str, Any]:
     """Return what one backend finds, by way."""
     from bert_keras import load_model, load_text_encoder, predict, quantize
 
@@ -92,18 +92,21 @@ def measured(folder: Path, count: int | None, rounds: int) -> dict[str, Any]:
         models[name].save_weights(folder / name)
         megabytes[name] = (folder / f"{name}.weights.h5").stat().st_size / 1e6
 
-    def labels(name: str) -> list[int]:
-        found = predict(models[name], text_encoder, [text for text, _ in rows], max_len=MAX_LEN, verbose=0)
+    texts = [text for text, _ in rows]
+
+    def labels(name: str, some: list[str]) -> list[int]:
+        found = predict(models[name], text_encoder, some, max_len=MAX_LEN, verbose=0)
         return [int(result["sst2"].label) for result in found]
 
-    said = {name: labels(name) for name in models}
-    seconds = alternate({name: lambda name=name: labels(name) for name in models}, rounds, warmup=0)
+    said = {name: labels(name, texts) for name in models}
+    sides = {name: lambda name=name: labels(name, texts[:timed]) for name in models}
+    seconds = alternate(sides, rounds, warmup=1)
     return {
         name: {
             "accuracy": sum(a == b for a, (_, b) in zip(said[name], rows, strict=True)) / len(rows),
             "changed": sum(a != b for a, b in zip(said[name], said["float32"], strict=True)),
             "megabytes": megabytes[name],
-            "texts_per_second": len(rows) / summary(seconds[name])["median"],
+            "texts_per_second": min(timed, len(rows)) / summary(seconds[name])["median"],
         }
         for name in models
     }
@@ -111,23 +114,30 @@ def measured(folder: Path, count: int | None, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     if sys.argv[1:2] == ["--child"]:
-        folder, count, rounds = sys.argv[2:]
-        return serve(dict, measured(Path(folder), int(count) or None, int(rounds)))
+        folder, *numbers = sys.argv[2:]
+        count, timed, rounds = map(int, numbers)
+        return serve(dict, measured(Path(folder), count or None, timed, rounds))
     command = parser(__doc__)
     command.add_argument("--examples", type=int, default=4000, help="examples of the fine-tuning")
     command.add_argument("--epochs", type=int, default=1)
     command.add_argument("--texts", type=int, default=0, help="texts predicted; by default all 872")
+    command.add_argument("--timed", type=int, default=256, help="texts of each timed turn")
     command.add_argument("--rounds", type=int, default=3)
     command.add_argument("--backends", nargs="+", default=list(BACKENDS))
+    command.add_argument("--folder", type=Path, help="keep the model there, and take it from there")
     options = command.parse_args()
     if options.smoke:
-        options.examples, options.texts, options.rounds = 32, 16, 1
+        options.examples, options.texts, options.timed, options.rounds = 32, 16, 16, 1
     found = {}
-    with tempfile.TemporaryDirectory() as name:
-        finetuned(Path(name), options.examples, options.epochs)
+    with tempfile.TemporaryDirectory() as temporary:
+        name = str(options.folder or temporary)
+        if not (Path(name) / "model.weights.h5").exists():
+            finetuned(Path(name), options.examples, options.epochs)
         for backend in options.backends:
             worker = Worker(
-                MODULE, [name, str(options.texts), str(options.rounds)], {"KERAS_BACKEND": backend}
+                MODULE,
+                [name, *map(str, (options.texts, options.timed, options.rounds))],
+                {"KERAS_BACKEND": backend},
             )
             found[backend] = worker.facts
             worker.close()
@@ -143,7 +153,7 @@ def main() -> None:
         for backend, ways in found.items()
         for way, one in ways.items()
     ]
-    result = {"question": "quantisation", "options": vars(options), "found": found}
+    result = {"question": "quantisation", "options": {**vars(options), "folder": None}, "found": found}
     result |= environment(["keras", "tensorflow", "jax", "torch"])
     columns = ["backend", "weights", "accuracy", "labels changed", "file, MB", "texts/s"]
     title = f"int8 after fine-tuning on {options.examples} examples of sst2"
