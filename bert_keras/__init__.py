@@ -57,7 +57,9 @@ if TYPE_CHECKING:
     from bert_keras.text import load_text_encoder as load_text_encoder
     from bert_keras.text import split_words as split_words
     from bert_keras.training import Doctor as Doctor
+    from bert_keras.training import GradualUnfreezing as GradualUnfreezing
     from bert_keras.training import MultiTaskModel as MultiTaskModel
+    from bert_keras.training import add_lora as add_lora
     from bert_keras.training import compare_pretraining as compare_pretraining
     from bert_keras.training import create_optimizer as create_optimizer
     from bert_keras.training import create_recipe as create_recipe
@@ -65,9 +67,14 @@ if TYPE_CHECKING:
     from bert_keras.training import encoder_arrays as encoder_arrays
     from bert_keras.training import evaluate_model as evaluate_model
     from bert_keras.training import extend_vocabulary as extend_vocabulary
+    from bert_keras.training import freeze as freeze
     from bert_keras.training import load_model as load_model
+    from bert_keras.training import merge_lora as merge_lora
     from bert_keras.training import predict as predict
+    from bert_keras.training import quantize as quantize
     from bert_keras.training import train_model as train_model
+    from bert_keras.training import trained_share as trained_share
+    from bert_keras.training import unfreeze as unfreeze
     from bert_keras.use import answer as answer
     from bert_keras.use import attention_of as attention_of
     from bert_keras.use import classify as classify
@@ -130,7 +137,9 @@ _HOMES = {
     ),
     "bert_keras.training": (
         "Doctor",
+        "GradualUnfreezing",
         "MultiTaskModel",
+        "add_lora",
         "compare_pretraining",
         "create_optimizer",
         "create_recipe",
@@ -138,9 +147,14 @@ _HOMES = {
         "encoder_arrays",
         "evaluate_model",
         "extend_vocabulary",
+        "freeze",
         "load_model",
+        "merge_lora",
         "predict",
+        "quantize",
         "train_model",
+        "trained_share",
+        "unfreeze",
     ),
     "bert_keras.use": ("answer", "attention_of", "classify", "embed", "fill_mask", "generate", "tag"),
 }

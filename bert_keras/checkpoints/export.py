@@ -16,6 +16,7 @@ from bert_keras.checkpoints.configs import CONFIG_TABLES, config_to_json, differ
 from bert_keras.checkpoints.engine import export_arrays
 from bert_keras.checkpoints.table import Head
 from bert_keras.checkpoints.tables import EXPORTS, HUGGINGFACE_TABLES
+from bert_keras.encoders.changes import check_plain
 from bert_keras.encoders.transformer import Transformer
 from bert_keras.text.base import TextEncoder
 from bert_keras.text.files import replacing, write_atomic
@@ -62,9 +63,10 @@ def save_huggingface(
         verbose: 1 prints what was written and what was left out; 0 does not.
 
     Raises:
-        ValueError: if no type can express the encoder (the message says why, for each type), it is not clear
-            which task is meant, the task has no class in `transformers` (a span, or a sentence read by a
-            maximum, or by a mean but for ModernBERT), or `labels` are not as many as classes.
+        ValueError: if no type can express the encoder (the message says why, for each type), it has LoRA
+            (`merge_lora` first) or was quantised, it is not clear which task is meant, the task has no class
+            in `transformers` (a span, or a sentence read by a maximum, or by a mean but for ModernBERT), or
+            `labels` are not as many as classes.
 
     Example:
 
@@ -79,6 +81,7 @@ def save_huggingface(
             f"Only encoders of `create_transformer` and the `load_` functions have a published form. "
             f"Received: {type(encoder).__name__}"
         )
+    check_plain(encoder, "write it for `transformers`")
     model_type = _model_type(encoder, model_type)
     kind, task_name = _kind(model, task, model_type)
     if kind not in EXPORTS[model_type]:

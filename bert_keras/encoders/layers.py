@@ -10,6 +10,7 @@ from keras import ops
 
 from bert_keras.encoders.attention import attend, rotate, sinusoidal_positions
 from bert_keras.encoders.config import TransformerConfig
+from bert_keras.encoders.joined import JoinedDense
 from bert_keras.encoders.norms import activation, make_norm
 
 
@@ -75,15 +76,16 @@ class _SubLayers:
             rows, width, embeddings_initializer=initializer, dtype=self._policy, name=name
         )
 
-    def dense(self, units: int, name: str) -> keras.layers.Dense:
-        return keras.layers.Dense(
-            units,
-            use_bias=self._config.use_bias,
-            kernel_initializer=self._initial.matrix(f"{self._path}/{name}/kernel"),
-            bias_initializer=self._initial.zeros(f"{self._path}/{name}/bias"),
-            dtype=self._policy,
-            name=name,
-        )
+    def dense(self, units: int, name: str, parts: tuple[str, ...] = ()) -> keras.layers.Dense:
+        """Return a dense layer; with `parts`, of matrices of these names side by side."""
+        arguments: dict[str, Any] = {
+            "use_bias": self._config.use_bias,
+            "kernel_initializer": self._initial.matrix(f"{self._path}/{name}/kernel"),
+            "bias_initializer": self._initial.zeros(f"{self._path}/{name}/bias"),
+            "dtype": self._policy,
+            "name": name,
+        }
+        return JoinedDense(units, parts, **arguments) if parts else keras.layers.Dense(units, **arguments)
 
     def norm(self, name: str) -> keras.layers.Layer:
         return norm_at(f"{self._path}/{name}", self._config, self._initial, self._policy)
@@ -194,7 +196,7 @@ class TransformerBlock(keras.layers.Layer):
         self.is_pre_norm, self.is_gated = config.norm_placement == "pre", config.use_gated_feedforward
         self.is_local = config.is_local(index)
         self.activation = activation(config.activation, config.use_exact_gelu)
-        self.qkv = make.dense(3 * self.embedding_dim, "qkv")  # query, key, value side by side
+        self.qkv = make.dense(3 * self.embedding_dim, "qkv", ("query", "key", "value"))
         self.attention_output = make.dense(self.embedding_dim, "attention_output")
         self.attention_norm: Any = None
         if index > 0 or not config.skip_first_norm:

@@ -142,11 +142,14 @@ class LanguageModelHead(keras.layers.Layer):
         features = self.dropout(features, training=training)
         table = ops.cast(self.token_embedding.embeddings, features.dtype)  # (vocabulary, width)
         logits = ops.matmul(features, ops.transpose(table))
+        if self.token_embedding.quantization_mode is not None:  # rows times their scales, as integers
+            logits = logits / ops.cast(self.token_embedding.embeddings_scale, features.dtype)
         return logits if self.bias is None else logits + ops.cast(self.bias, features.dtype)
 
     def own_variables(self) -> list[Any]:
         """Return the variables that belong to this head alone: all but the token embedding."""
-        return [variable for variable in self.weights if variable is not self.token_embedding.embeddings]
+        shared = {id(variable) for variable in self.token_embedding.weights}
+        return [variable for variable in self.weights if id(variable) not in shared]
 
     def compute_output_shape(self, shape: Any) -> Any:
         return (*shape[:-1], self.token_embedding.input_dim)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from bert_keras.encoders import ENCODER_CLASSES
+from bert_keras.encoders.changes import ADDED, changes_of, make_changes
 from bert_keras.tasks import TaskMetadata
 from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.recipes import Recipe
@@ -28,7 +29,7 @@ def load_model(
 
     Returns:
         The model, ready to predict or to be trained on, with its `recipes`. The encoder is changed only if
-        everything fits.
+        everything fits; it gets the LoRA or int8 layers that the file has, and what is under LoRA is frozen.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -50,11 +51,28 @@ def load_model(
                 "which this library cannot build. Build it yourself and pass it as `encoder`."
             )
         encoder = ENCODER_CLASSES[saved["class_name"]].from_config(saved["config"])
-    variables = [(path, tuple(shape)) for path, shape in saved["variables"]]
-    check_variables(variables, encoder.weights, f"{weights_path(filepath)} does not fit the encoder")
+    _make_fitting(encoder, saved, f"{weights_path(filepath)} does not fit the encoder")
     if tasks is None:
         tasks = [TaskMetadata.from_config(task) for task in metadata["tasks"]]
     model = MultiTaskModel(encoder, tasks, seed=metadata["seed"])
     model.load_weights(filepath)
     model.recipes = {phase: Recipe(**config) for phase, config in metadata.get("recipes", {}).items()}
     return model
+
+
+def _make_fitting(encoder: keras.Model, saved: dict[str, Any], problem: str) -> None:
+    """Give an encoder the LoRA or int8 layers that a file has, if it has the file's shape otherwise.
+
+    Raises:
+        ValueError: if it differs; every difference is named.
+    """
+    changes = saved.get("changes", {})
+    variables = [(path, tuple(shape)) for path, shape in saved["variables"]]
+    if changes and not changes_of(encoder):
+        here = {(variable.path, tuple(variable.shape)) for variable in encoder.weights}
+        plain = [each for each in variables if not ADDED.search(each[0])]
+        ordered = sorted(encoder.weights, key=lambda variable: variable.path)
+        if len(plain) != len(here) or sorted(shape for _, shape in plain) != sorted(s for _, s in here):
+            check_variables(sorted(plain), ordered, problem)
+        make_changes(encoder, changes)
+    check_variables(variables, encoder.weights, problem)

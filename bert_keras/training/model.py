@@ -25,6 +25,7 @@ from bert_keras.training.heads import (
 )
 from bert_keras.training.losses import label_losses
 from bert_keras.training.metrics import TaskMetrics
+from bert_keras.training.quantizing import check_not_quantized
 from bert_keras.training.saving import read_weights, write_weights
 
 
@@ -255,6 +256,7 @@ class MultiTaskModel(keras.Model):
                 variable.trainable = True
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
+        check_not_quantized(self.encoder)
         self._is_fitting = True
         try:
             return super().fit(*args, **kwargs)

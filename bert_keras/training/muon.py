@@ -10,6 +10,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from bert_keras.training.layer_rates import LayerRates, check_rates
+
 # Quintic Newton-Schulz iteration (Jordan et al. 2024): steepest at zero, so that few iterations bring all
 # singular values near 1; it does not converge, and need not.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -42,7 +44,7 @@ def orthogonalize(matrices: Any, num_iterations: int = 5, dtype: str = "bfloat16
 
 
 @keras.saving.register_keras_serializable(package="bert_keras")
-class Muon(keras.optimizers.Optimizer):
+class Muon(LayerRates, keras.optimizers.Optimizer):
     """Muon with Adam for what is no hidden matrix.
 
     A hidden matrix moves along the orthogonalised momentum of its gradient, so that all directions in it
@@ -60,6 +62,7 @@ class Muon(keras.optimizers.Optimizer):
         excluded: patterns of paths (searched for) of two-dimensional kernels that Adam trains.
         num_iterations: of Newton and Schulz.
         weight_decay: decoupled, times the learning rate of the part.
+        layer_decay, head_rate: as of `AdamW`: learning rates by depth, of both parts.
         kwargs: what every Keras optimizer takes.
 
     Raises:
@@ -88,6 +91,8 @@ class Muon(keras.optimizers.Optimizer):
         excluded: Sequence[str] = NOT_HIDDEN,
         num_iterations: int = 5,
         weight_decay: float | None = None,
+        layer_decay: float = 1.0,
+        head_rate: float = 1.0,
         name: str = "muon",
         **kwargs: Any,
     ) -> None:
@@ -96,7 +101,9 @@ class Muon(keras.optimizers.Optimizer):
                 "`matrix_rate` must be above 0 and `num_iterations` at least 1. "
                 f"Received: matrix_rate={matrix_rate}, num_iterations={num_iterations}"
             )
+        check_rates(layer_decay, head_rate)
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
+        self.layer_decay, self.head_rate = layer_decay, head_rate
         self.matrix_rate, self.momentum, self.num_iterations = matrix_rate, momentum, num_iterations
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
         self.splits, self.excluded = dict(splits or {}), tuple(excluded)
@@ -167,14 +174,17 @@ class Muon(keras.optimizers.Optimizer):
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Move one variable; of a hidden matrix, `gradient` is its direction already."""
         index = self._get_variable_index(variable)
-        rate = ops.cast(learning_rate, variable.dtype)
+        placed = self._trainable_variables[index]
+        factor = 1.0 if self.is_plain else self.rate_factor(placed)
+        rate = ops.cast(learning_rate * factor, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype)
         if number := self._numbers[index]:
             rate = rate * self.matrix_rate
             rows, columns = variable.shape
             step = 0.2 * math.sqrt(max(rows, columns // number)) * gradient
         else:
-            step = self._adam_step(gradient, self._momenta[index], self._velocities[index])
+            with self._counting(placed):
+                step = self._adam_step(gradient, self._momenta[index], self._velocities[index])
         if self.weight_decay is not None and self._use_weight_decay(variable):
             step = step + self.weight_decay * variable
         self.assign_sub(variable, rate * step)
@@ -205,6 +215,8 @@ class Muon(keras.optimizers.Optimizer):
             "splits": self.splits,
             "excluded": self.excluded,
             "num_iterations": self.num_iterations,
+            "layer_decay": self.layer_decay,
+            "head_rate": self.head_rate,
         }
 
 

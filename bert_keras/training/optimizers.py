@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from bert_keras.training.layer_rates import AdamW
+
 # Pattern of the names of variables that are not decayed (Devlin et al. 2018: biases and layer normalisation).
 # TensorFlow matches it against `block/norm/gamma:0`, the other backends against `gamma`.
 NOT_DECAYED = r"(^|/)(bias|gamma|beta|scale)(:\d+)?$"
@@ -145,6 +147,8 @@ def create_optimizer(
     beta_2: float = 0.999,
     epsilon: float = 1e-6,
     accumulation_steps: int = 1,
+    layer_decay: float = 1.0,
+    head_rate: float = 1.0,
 ) -> keras.optimizers.Optimizer:
     """Build AdamW with warm-up and decay, clipping by the global norm, and no weight decay on biases and
     norms.
@@ -159,6 +163,11 @@ def create_optimizer(
         beta_2: decay of the second moment.
         epsilon: added to the root of the second moment.
         accumulation_steps: batches whose gradients are averaged for one update.
+        layer_decay: learning rate of each block as a multiple of that of the block above it (discriminative
+            fine-tuning, Howard and Ruder 2018): the block k of n, from 0, has layer_decay ** (n - k) times
+            `learning_rate`, the embeddings layer_decay ** (n + 1), the heads all of it. ELECTRA takes 0.8 or
+            0.9.
+        head_rate: learning rate of the heads, as a multiple of `learning_rate`.
 
     Raises:
         ValueError: if a number is out of its range.
@@ -178,13 +187,15 @@ def create_optimizer(
         raise ValueError(f"`learning_rate` must be above 0. Received: learning_rate={learning_rate}")
     if accumulation_steps < 1:
         raise ValueError(f"`accumulation_steps` must be at least 1. Received: {accumulation_steps}")
-    optimizer = keras.optimizers.AdamW(
+    optimizer = AdamW(
         WarmupDecay(learning_rate, num_steps, round(num_steps * warmup), decay),
         weight_decay=weight_decay,
         beta_2=beta_2,
         epsilon=epsilon,
         global_clipnorm=clip_norm,
         gradient_accumulation_steps=accumulation_steps if accumulation_steps > 1 else None,
+        layer_decay=layer_decay,
+        head_rate=head_rate,
     )
     optimizer.exclude_from_weight_decay(var_names=[NOT_DECAYED])
     return optimizer

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from bert_keras.training.layer_rates import AdamW, check_rates
 from bert_keras.training.muon import Muon
 from bert_keras.training.optimizers import NOT_DECAYED, SCHEDULES, ProgressDecay
 
@@ -38,6 +39,8 @@ class Recipe:
         clip_norm: largest norm of the whole gradient; None for no clipping.
         predicted_share: share of the tokens that is predicted.
         mask_share, random_share: which part of those the mask replaces, and which a random token.
+        layer_decay: rate of each block as a multiple of that of the block above it; 1 for one rate.
+        head_rate: rate of the heads as a multiple of the others'.
 
     Raises:
         ValueError: for a figure out of its range, or one that the others leave without a meaning.
@@ -70,6 +73,8 @@ class Recipe:
     predicted_share: float
     mask_share: float
     random_share: float
+    layer_decay: float = 1.0  # these two are absent in files from before they were
+    head_rate: float = 1.0
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("adamw", "muon"):
@@ -88,6 +93,7 @@ class Recipe:
                 "`weight_decay` must be at least 0, `warmup` below 1, both shares of masks at most 1 in all. "
                 f"Received: {self.weight_decay}, {self.warmup}, {self.mask_share}, {self.random_share}"
             )
+        check_rates(self.layer_decay, self.head_rate)
         for fields, rules, needed in (
             (("matrix_learning_rate", "momentum"), "optimizer='muon'", self.optimizer == "muon"),
             (("decay_share",), "schedule='stable'", self.schedule == "stable"),
@@ -147,13 +153,15 @@ class Recipe:
             "weight_decay": self.weight_decay,
             "global_clipnorm": self.clip_norm,
             "gradient_accumulation_steps": accumulation_steps if accumulation_steps > 1 else None,
+            "layer_decay": self.layer_decay,
+            "head_rate": self.head_rate,
         }
         if self.optimizer == "muon":
             matrix_rate = rates["matrix_learning_rate"] / rate
             arguments |= {"matrix_rate": matrix_rate, "momentum": self.momentum, "splits": splits}
             optimizer = Muon(schedule, **arguments)
         else:
-            optimizer = keras.optimizers.AdamW(schedule, **arguments)
+            optimizer = AdamW(schedule, **arguments)
         optimizer.exclude_from_weight_decay(var_names=[NOT_DECAYED])
         if schedule.clock is not None:
             optimizer._track_variable(schedule.clock)
@@ -218,6 +226,8 @@ _TABLES: dict[str, dict[str, tuple[Any, str]]] = {
         "predicted_share": (0.15, "Devlin et al. 2018, section 3.1"),
         "mask_share": (0.8, "Devlin et al. 2018, section 3.1"),
         "random_share": (0.1, "Devlin et al. 2018, section 3.1"),
+        "layer_decay": (1.0, "Devlin et al. 2018: one rate"),
+        "head_rate": (1.0, "Devlin et al. 2018: one rate"),
     },
     "modern": {
         "optimizer": ("muon", "Jordan et al. 2024; docs/log.md, Recipes"),
@@ -242,6 +252,8 @@ _TABLES: dict[str, dict[str, tuple[Any, str]]] = {
         "predicted_share": (0.2, "Wettig et al. 2022: 40 % for large models, less for small ones"),
         "mask_share": (0.8, "Devlin et al. 2018, section 3.1"),
         "random_share": (0.1, "Devlin et al. 2018, section 3.1"),
+        "layer_decay": (1.0, "none: all layers are fresh"),
+        "head_rate": (1.0, "none: all layers are fresh"),
     },
     "gentle": {
         "optimizer": ("adamw", "Devlin et al. 2018, A.3"),
@@ -263,6 +275,11 @@ _TABLES: dict[str, dict[str, tuple[Any, str]]] = {
         "predicted_share": (0.15, "Devlin et al. 2018, section 3.1"),
         "mask_share": (0.8, "Devlin et al. 2018, section 3.1"),
         "random_share": (0.1, "Devlin et al. 2018, section 3.1"),
+        "layer_decay": (
+            1.0,
+            "Devlin et al. 2018, A.3: one rate; Clark et al. 2020 (ELECTRA) take 0.8 or 0.9",
+        ),
+        "head_rate": (1.0, "Devlin et al. 2018, A.3: one rate"),
     },
 }
 RECIPES: Mapping[str, Recipe] = MappingProxyType(

@@ -23,6 +23,7 @@ import keras
 import numpy as np
 
 from bert_keras.encoders import ENCODER_CLASSES
+from bert_keras.encoders.changes import changes_of
 from bert_keras.text.files import replacing
 from bert_keras.version import __version__
 
@@ -86,8 +87,16 @@ def read_weights(model: MultiTaskModel, filepath: Any) -> None:
         ValueError: if it is damaged, or any variable differs; all differences are named.
     """
     with _opened(filepath) as file:
-        saved = [(path, tuple(shape)) for path, shape in _read_metadata(file)["variables"]]
+        metadata = _read_metadata(file)
+        saved = [(path, tuple(shape)) for path, shape in metadata["variables"]]
         check_variables(saved, model.weights, f"{weights_path(filepath)} does not fit the model")
+        changes = metadata["encoder"].get("changes", {})
+        if changes != changes_of(model.encoder):
+            raise ValueError(
+                f"{weights_path(filepath)} has other LoRA or int8 layers than the model: {changes} in the "
+                f"file, {changes_of(model.encoder)} here; nothing was loaded. `load_model` makes what the "
+                "file has."
+            )
         arrays = _read_group(file, "weights", model.weights)
         optimizer = getattr(model, "optimizer", None)
         states: list[np.ndarray] = []
@@ -150,6 +159,7 @@ def _metadata(model: MultiTaskModel) -> dict[str, Any]:
         "encoder": {
             "class_name": type(encoder).__name__,
             "config": config,
+            "changes": changes_of(encoder),
             "variables": [(v.path, list(v.shape)) for v in encoder.weights],
         },
         "variables": [(v.path, list(v.shape)) for v in model.weights],

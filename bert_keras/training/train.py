@@ -15,9 +15,12 @@ from bert_keras.training.checks import check_causality, check_packing, encoder_f
 from bert_keras.training.doctor import Doctor
 from bert_keras.training.evaluation import ValidationScores
 from bert_keras.training.feed import TaskFeed, feed_length
+from bert_keras.training.layer_rates import rates_of
 from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.optimizers import create_optimizer
+from bert_keras.training.quantizing import check_not_quantized
 from bert_keras.training.recipes import Recipe, create_recipe, is_from_scratch, matrices_side_by_side
+from bert_keras.training.unfreezing import GradualUnfreezing
 
 Optimizer: TypeAlias = (
     "str | keras.optimizers.Optimizer | Callable[[int], keras.optimizers.Optimizer] | Recipe | None"
@@ -101,7 +104,7 @@ def train_model(
             another: ids or labels out of range, labels missing, rows longer than the encoder's positions,
             next-token labels over an encoder that sees the future, packed rows for one that does not keep
             their sequences apart, a phase without active tasks. If both a recipe and an optimizer are given
-            for one phase.
+            for one phase. If the encoder was quantised.
 
     Example:
 
@@ -112,6 +115,7 @@ def train_model(
     if operator.index(workers) < 0:
         raise ValueError(f"`workers` must be at least 0. Received: workers={workers}")
     model = model_for(encoder_model, tasks, seed)
+    check_not_quantized(model.encoder)
     if pretrain_generator is None and finetune_generator is None:
         raise ValueError(
             "Give `pretrain_generator`, `finetune_generator`, or both: there is nothing to train on."
@@ -249,10 +253,7 @@ class _Phase:
         model.recipes.pop(self.name, None)
         if isinstance(self.recipe, Recipe):
             model.recipes[self.name] = self.recipe
-        for callback in self.callbacks:
-            if isinstance(callback, Doctor):
-                total = None if self.budget is not None else self.steps * self.epochs
-                callback.watch(self.feed, self.is_pretrain, total)
+        self._let_doctors_watch()
         with contextlib.ExitStack() as stack:
             stack.enter_context(model.only_training(self.tasks))
             for feed in (self.feed, self.validation):
@@ -261,6 +262,7 @@ class _Phase:
             model.compile(
                 optimizer=self.optimizer, steps_per_execution=steps_per_execution, jit_compile=jit_compile
             )
+            self._place_layers()
             model.optimizer.build(model.trainable_variables)
             return model.fit(
                 self.feed.as_keras_data(),
@@ -271,6 +273,21 @@ class _Phase:
                 shuffle=False,
                 verbose=verbose,
             )
+
+    def _let_doctors_watch(self) -> None:
+        total = None if self.budget is not None else self.steps * self.epochs
+        for callback in self.callbacks:
+            if isinstance(callback, Doctor):
+                callback.watch(self.feed, self.is_pretrain, total)
+
+    def _place_layers(self) -> None:
+        """Tell the optimizer how deep layers lie, and when they begin to learn."""
+        rates = rates_of(self.model)
+        if rates is not None:
+            rates.place(self.model)
+        for callback in self.callbacks:
+            if isinstance(callback, GradualUnfreezing):
+                callback.prepare(self.model, self.steps)
 
     def _weight(self, task: TaskMetadata, step: int) -> float:
         return task.weight_scheduler.get(self.is_pretrain, step)

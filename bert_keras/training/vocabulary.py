@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 
+from bert_keras.encoders.changes import check_plain
 from bert_keras.encoders.transformer import Transformer
 from bert_keras.tasks import LM_TASK, TaskMetadata
 from bert_keras.text import TextEncoder
@@ -52,6 +53,7 @@ def extend_vocabulary(
             "Only encoders of `create_transformer` and the `load_` functions can be extended. "
             f"Received: {type(encoder).__name__}"
         )
+    check_plain(encoder, "extend its vocabulary")
     if encoder.vocab_size != text_encoder.vocab_size:
         raise ValueError(
             f"The encoder has {encoder.vocab_size} rows of token embeddings, but `text_encoder` "
