@@ -36,6 +36,7 @@ class DrawnSeed(keras.random.SeedGenerator):
 
     def __init__(self, seed: Any) -> None:
         self._drawn = seed  # and no variable, which a traced function may not make
+        self._initial_seed = 0  # Keras' dropout on torch looks whether there is one
 
     def next(self, ordered: bool = True) -> Any:
         return self._drawn
