@@ -29,7 +29,7 @@ def attention_by(encoder: Transformer, attention: Attention) -> Iterator[None]:
     blocks = encoder_blocks(encoder)
 
     def taken_over(number: int, block: TransformerBlock) -> Callable[..., Any]:
-        def call(hidden: Any, visible: Any, rotation: Any = None, training: bool = False) -> Any:
+        def call(hidden: Any, visible: Any, rotation: Any = None, dropout: Any = None) -> Any:
             return attention(number, block, hidden, visible, rotation)
 
         return call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
@@ -25,6 +26,21 @@ def gather_positions(hidden: Any, positions: Any) -> Any:
         float, `(n, width)`.
     """
     return ops.take(ops.reshape(hidden, (-1, hidden.shape[-1])), ops.reshape(positions, (-1,)), axis=0)
+
+
+class DrawnSeed(keras.random.SeedGenerator):
+    """A seed that was drawn before, and is the same every time.
+
+    Args:
+        seed: what a seed generator's `next` gave.
+    """
+
+    def __init__(self, seed: Any) -> None:
+        self._drawn = seed  # and no variable, which a traced function may not make
+        self._initial_seed = 0  # Keras' dropout on torch looks whether there is one
+
+    def next(self, ordered: bool = True) -> Any:
+        return self._drawn
 
 
 class SeedSequence:
@@ -187,7 +203,13 @@ class TransformerBlock(keras.layers.Layer):
         config: sizes and choices.
         initial: what variables start from.
         index: number of the block, from 0.
+
+    Attributes:
+        rematerialize: whether training computes the block once more in the backward pass in place of keeping
+            what is within it (Chen et al. 2016, "Training deep nets with sublinear memory cost").
     """
+
+    rematerialize = False
 
     def __init__(self, config: TransformerConfig, initial: InitialValues, index: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -233,26 +255,51 @@ class TransformerBlock(keras.layers.Layer):
     ) -> Any:
         """Return new hidden states: of all positions, or `(n, width)` of n, each given as row times length
         plus column."""
+        if not (training and self.rematerialize):
+            return self._new_states(hidden, visible, rotation, positions, training, {})
+        # Drawn outside, so that both times the same is dropped and no state changes within.
+        seeds = {
+            layer.name: DrawnSeed(layer.seed_generator.next()) for layer in self._dropouts if layer.rate > 0
+        }
+
+        def new_states(hidden: Any) -> Any:
+            return self._new_states(hidden, visible, rotation, positions, True, seeds)
+
+        return keras.remat(new_states)(hidden)
+
+    def _new_states(
+        self, hidden: Any, visible: Any, rotation: Any, positions: Any, training: bool, seeds: dict[str, Any]
+    ) -> Any:
+        def drop(layer: keras.layers.Dropout, features: Any) -> Any:
+            if layer.name in seeds:
+                return keras.random.dropout(features, layer.rate, seed=seeds[layer.name])
+            return layer(features, training=training)
+
         normed = hidden
         if self.is_pre_norm and self.attention_norm is not None:
             normed = self.attention_norm(hidden)
-        context = self.attention(normed, visible, rotation, training)
+        dropping = training and self.attention_dropout.rate > 0
+        dropout = functools.partial(drop, self.attention_dropout) if dropping else None
+        context = self.attention(normed, visible, rotation, dropout)
         if positions is not None:
             context, hidden = gather_positions(context, positions), gather_positions(hidden, positions)
-        hidden = hidden + self.residual_dropout_1(self.attention_output(context), training=training)
+        hidden = hidden + drop(self.residual_dropout_1, self.attention_output(context))
         if self.is_pre_norm:
-            return hidden + self.feedforward(self.feedforward_norm(hidden), training)
+            return hidden + drop(self.residual_dropout_2, self.feedforward(self.feedforward_norm(hidden)))
         hidden = self.attention_norm(hidden)
-        return self.feedforward_norm(hidden + self.feedforward(hidden, training))
+        return self.feedforward_norm(hidden + drop(self.residual_dropout_2, self.feedforward(hidden)))
 
-    def feedforward(self, hidden: Any, training: bool) -> Any:
+    @property
+    def _dropouts(self) -> tuple[keras.layers.Dropout, ...]:
+        return self.attention_dropout, self.residual_dropout_1, self.residual_dropout_2
+
+    def feedforward(self, hidden: Any) -> Any:
+        """Return what the feed-forward network makes of hidden states, before it is added to them."""
         inner = self.feedforward_in(hidden)
         if self.is_gated:
             activated, gate = ops.split(inner, 2, axis=-1)
-            inner = self.activation(activated) * gate
-        else:
-            inner = self.activation(inner)
-        return self.residual_dropout_2(self.feedforward_out(inner), training=training)
+            return self.feedforward_out(self.activation(activated) * gate)
+        return self.feedforward_out(self.activation(inner))
 
     def split_heads(self, hidden: Any, rotation: tuple[Any, Any] | None) -> tuple[Any, Any, Any]:
         """Return query, key and value, each `(batch, length, heads, head_dim)`."""
@@ -263,16 +310,10 @@ class TransformerBlock(keras.layers.Layer):
             query, key = rotate(query, *rotation), rotate(key, *rotation)
         return query, key, value
 
-    def attention(self, hidden: Any, visible: Any, rotation: tuple[Any, Any] | None, training: bool) -> Any:
+    def attention(self, hidden: Any, visible: Any, rotation: Any, dropout: Any = None) -> Any:
+        """Return what every position gathers, `(batch, length, width)`, before the output projection."""
         query, key, value = self.split_heads(hidden, rotation)
-        dropout = None
-        if training and self.attention_dropout.rate > 0:
-
-            def dropout(probabilities: Any) -> Any:
-                return self.attention_dropout(probabilities, training=True)
-
-        context = attend(query, key, value, visible, dropout)
-        return ops.reshape(context, ops.shape(hidden))
+        return ops.reshape(attend(query, key, value, visible, dropout), ops.shape(hidden))
 
     def compute_output_shape(self, hidden_shape: Any, **shapes: Any) -> Any:
         return hidden_shape

@@ -69,6 +69,17 @@ class Transformer(keras.Model):
         """The table of token embeddings, to which the `lm` decoder is tied."""
         return self._parts.embeddings.token_embedding
 
+    @property
+    def rematerialize(self) -> bool:
+        """Whether training keeps only what goes from block to block, and computes the rest once more in the
+        backward pass; to be set before the model is compiled."""
+        return all(block.rematerialize for block in self._parts.blocks)
+
+    @rematerialize.setter
+    def rematerialize(self, value: bool) -> None:
+        for block in self._parts.blocks:
+            block.rematerialize = value
+
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if isinstance(inputs, dict) and inputs.get("attention_mask") is not None:
             return _hidden_states(self._parts, inputs, bool(training))
