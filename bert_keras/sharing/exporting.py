@@ -25,6 +25,13 @@ SERVING_FILE = "serving.json"
 HIDDEN_STATES = "hidden_states"  # what an encoder without tasks gives
 TOLERANCE = 1e-3
 
+_INPUTS = {
+    "token_ids": "bos, text, eos; of a pair: bos, text, del, second text, eos; then pad",
+    "segment_ids": "1 in the second text and its eos, else 0",
+    "position_ids": "0, 1, 2, ... in every row",
+    "sequence_ids": "1 at tokens, 0 at padding",
+}
+
 
 @dataclass(frozen=True)
 class _Format:
@@ -64,9 +71,9 @@ def export_model(
 ) -> Path:
     """Write a model for a runtime that knows neither Keras nor this library.
 
-    The folder gets the model (`model.onnx`, `saved_model/` or `model.tflite`), `serving.json` (inputs, outputs,
-    labels, special tokens: what a server has to know) and, if it is given, `text_encoder/`. Number and length
-    of rows stay open. It computes in float32, also where the model has another dtype policy.
+    The folder gets the model (`model.onnx`, `saved_model/` or `model.tflite`), `serving.json` (inputs,
+    outputs, labels, special tokens: what a server has to know) and, if it is given, `text_encoder/`. Number
+    and length of rows stay open. It computes in float32, also where the model has another dtype policy.
 
     Args:
         model: from `train_model`, `load_model` or `load_pretrained(...).model`, or an encoder alone, of which
@@ -74,9 +81,9 @@ def export_model(
         path: the folder.
         format: `"onnx"`, `"tf_saved_model"` or `"litert"`. All need Keras' TensorFlow backend.
         text_encoder: the one that belongs to the model.
-        tasks: names of the tasks whose logits the exported model gives. By default all but `lm` and `is_next`,
-            or those if there are no others. `lm` gives logits over the vocabulary at every position, most of
-            the time and memory of a row.
+        tasks: names of the tasks whose logits the exported model gives. By default all but `lm` and
+            `is_next`, or those if there are no others. `lm` gives logits over the vocabulary at every
+            position, which is most of the time and memory of a row.
         check: run the exported model on two batches of different shapes, with padding, and compare with the
             model; this needs the format's runtime.
         overwrite: whether a folder that this function wrote earlier may be replaced.
@@ -87,10 +94,10 @@ def export_model(
 
     Raises:
         ValueError: for an unknown format or task, a backend that cannot write the format, or a model that has
-            to be float32 and cannot be rebuilt; the message says what to do.
+            to be float32 and cannot be rebuilt (the message says what to do); or if the exported model gives
+            other numbers than the model. Nothing is written then.
         ImportError: if a package is missing; the message names the extra to install.
         FileExistsError: as in `save_pretrained`.
-        ArithmeticError: if the exported model gives other numbers than the model. Nothing is written then.
 
     Example:
 
@@ -126,10 +133,10 @@ def _checked_format(format: str, check: bool) -> _Format:
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise ValueError(
-            f"format={format!r} is written with Keras' TensorFlow backend, and this process runs on {backend}. "
-            "Save the model here, save_pretrained(model, 'my_model', text_encoder), and export it in a process "
-            "of TensorFlow: KERAS_BACKEND=tensorflow bert-keras convert my_model exported --to "
-            f"{format.removeprefix('tf_').replace('_', '-')}"
+            f"format={format!r} is written with Keras' TensorFlow backend, and this process runs on "
+            f"{backend}. Save the model here, save_pretrained(model, 'my_model', text_encoder), and export "
+            "it in a process of TensorFlow: KERAS_BACKEND=tensorflow bert-keras convert my_model exported "
+            f"--to {format.removeprefix('tf_').replace('_', '-')}"
         )
     form = FORMATS[format]
     if missing := [package for package in form.packages if not is_installed(package)]:
@@ -151,9 +158,7 @@ def _chosen_tasks(model: keras.Model, names: str | Iterable[str] | None) -> list
     if wrong := [name for name in names if name not in known]:
         raise ValueError(f"`tasks` must be among the model's tasks {sorted(known)}. Received: {wrong}")
     if known and not names:
-        raise ValueError(
-            f"`tasks` is empty: name some of the model's tasks {sorted(known)}, or leave it out."
-        )
+        raise ValueError(f"`tasks` is empty: name some of {sorted(known)}, or leave it out.")
     return [known[name] for name in names]
 
 
@@ -201,13 +206,7 @@ def _facts(
     }
     if not tasks:
         outputs = {HIDDEN_STATES: {"shape": ["rows", "length", facts.width], "kind": "hidden states"}}
-    inputs = {
-        "token_ids": "ids of the text encoder: bos, text, eos, or bos, text, del, second text, eos; pad after",
-        "segment_ids": "1 in the second text and its eos, else 0",
-        "position_ids": "0, 1, 2, ... in every row",
-        "sequence_ids": "1 at tokens, 0 at padding",
-    }
-    wanted = input_names(encoder) if not has_heads(model) else [*inputs]
+    wanted = [*_INPUTS] if has_heads(model) else input_names(encoder)
     special = {}
     if text_encoder is not None:
         roles = ("pad", "unk", "bos", "eos", "del", "msk")
@@ -217,7 +216,7 @@ def _facts(
         "file": FORMATS[format].file,
         "written_by": f"bert_keras {__version__}",
         "inputs": {
-            name: {"shape": ["rows", "length"], "dtype": "int32", "meaning": inputs[name]} for name in wanted
+            name: {"shape": ["rows", "length"], "dtype": "int32", "meaning": _INPUTS[name]} for name in wanted
         },
         "outputs": outputs,
         "max_len": None if facts.takes_any_length else facts.max_len,
@@ -233,7 +232,7 @@ def _difference(run: Run, serving: keras.Model, model: keras.Model) -> float:
     """Return the largest difference of the exported model from the model, on two batches.
 
     Raises:
-        ArithmeticError: if they do not agree.
+        ValueError: if they do not agree.
     """
     largest = 0.0
     for rows, length in ((2, 7), (3, 12)):
@@ -243,7 +242,7 @@ def _difference(run: Run, serving: keras.Model, model: keras.Model) -> float:
         for name, tensor in expected.items():
             ours = np.asarray(keras.ops.convert_to_numpy(tensor))
             if found[name].shape != ours.shape or not np.allclose(found[name], ours, TOLERANCE, TOLERANCE):
-                raise ArithmeticError(
+                raise ValueError(
                     f"The exported model does not give the model's numbers for {name!r} on {rows} rows of "
                     f"{arrays['token_ids'].shape[1]} tokens: {found[name].shape} {found[name].ravel()[:4]}, "
                     f"expected {ours.shape} {ours.ravel()[:4]}. Nothing was written."

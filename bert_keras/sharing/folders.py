@@ -29,8 +29,8 @@ def checked_target(directory: str | Path, overwrite: bool, own_names: Collection
     names = {entry.name for entry in path.iterdir()}
     if names and not overwrite:
         raise FileExistsError(
-            f"{str(directory)!r} exists and is not empty. Pass overwrite=True to replace it, or choose another "
-            "name."
+            f"{str(directory)!r} exists and is not empty. Pass overwrite=True to replace it, or choose "
+            "another name."
         )
     if others := sorted(names - {*own_names}):
         raise FileExistsError(

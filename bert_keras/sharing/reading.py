@@ -139,8 +139,8 @@ def _text_encoder(directory: Path, config: Mapping[str, Any]) -> TextEncoder:
     text_encoder = TextEncoder.load(directory / TEXT_ENCODER_FOLDER)
     if text_encoder.fingerprint != config["text_encoder"].get("fingerprint"):
         raise ValueError(
-            f"{str(directory / TEXT_ENCODER_FOLDER)!r} is not the text encoder that was saved with the model: "
-            "its ids would mean other tokens. Put the original back."
+            f"{str(directory / TEXT_ENCODER_FOLDER)!r} is not the text encoder that was saved with the "
+            "model: its ids would mean other tokens. Put the original back."
         )
     return text_encoder
 

@@ -56,8 +56,8 @@ def save_pretrained(
 
     The folder has `config.json` (the encoder's configuration, the tasks with their labels, the recipes),
     `model.safetensors` (every variable once, as it is), `text_encoder/`, `training.json` (histories, recipes,
-    seed, versions) and a model card, `README.md`, as the Hugging Face Hub reads it. It can be uploaded there as
-    it stands. The folder appears when it is complete; if anything fails before, what was there stays.
+    seed, versions) and a model card, `README.md`, as the Hugging Face Hub reads it: it can be uploaded there
+    as it stands. The folder appears when it is complete; if anything fails before, what was there stays.
 
     Args:
         model: from `train_model` or `load_model`, or an encoder alone.
@@ -93,7 +93,7 @@ def save_pretrained(
 
     ```python
     save_pretrained(model, "my_sentiment", text_encoder, license="apache-2.0", language="en",
-                    data="67,349 sentences of film reviews.", scores={"SST-2": evaluate_model(model, held_out)})
+                    data="67,349 sentences from film reviews.", scores=evaluate_model(model, held_out))
     load_pretrained("my_sentiment").classify("A fine film.").label
     ```
 
@@ -152,8 +152,8 @@ def _check(model: keras.Model, text_encoder: TextEncoder) -> None:
     ]
     if changed and is_rebuildable(encoder):
         raise ValueError(
-            f"{len(changed)} layers are quantised or have LoRA parts, such as {changed[:3]}, and the encoder's "
-            "configuration does not tell of that. Merge LoRA parts into the kernels first, and save before "
+            f"{len(changed)} layers are quantised or have LoRA parts, such as {changed[:3]}, of which the "
+            "encoder's configuration does not tell. Merge LoRA parts into the kernels first, and save before "
             "quantising: it can be done again after loading."
         )
 
