@@ -35,9 +35,10 @@ class Pretrained:
     Example:
 
     ```python
-    pretrained = load_pretrained("my_model")
+    save_pretrained(model, "my_sentiment", text_encoder)
+    pretrained = load_pretrained("my_sentiment")
     pretrained.classify("A fine film.").label
-    for vector in pretrained.embed(open("texts.txt"), normalize=True):
+    for vector in pretrained.embed(["A fine film.", "Dull."], normalize=True):
         print(vector.shape)
     ```
     """

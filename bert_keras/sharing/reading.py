@@ -78,9 +78,10 @@ def load_pretrained(
     Example:
 
     ```python
+    save_pretrained(model, "my_sentiment", text_encoder)
     pretrained = load_pretrained("my_sentiment")
     pretrained.classify("A fine film.").label
-    model = train_model(pretrained.model, tasks, finetune_generator=batches)  # or go on training
+    model = train_model(pretrained.model, [sentiment], finetune_generator=batches)  # or go on training
     ```
     """
     if revision is not None and Path(directory_or_name).is_dir():
