@@ -18,7 +18,7 @@ from bert_keras.use import answer, classify, embed, fill_mask, generate, tag
 from bert_keras.use.texts import one_or_many
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pretrained:
     """A model that is ready for use. `load_pretrained` returns it.
 
