@@ -153,8 +153,8 @@ def _check(model: keras.Model, text_encoder: TextEncoder) -> None:
     if changed and is_rebuildable(encoder):
         raise ValueError(
             f"{len(changed)} layers are quantised or have LoRA parts, such as {changed[:3]}, of which the "
-            "encoder's configuration does not tell. Fold LoRA into the weights first (`merge_lora`), and save "
-            "before `quantize`: it can be done again after loading."
+            "encoder's configuration does not tell. Fold LoRA into the weights first (`merge_lora`), and "
+            "save before `quantize`: it can be done again after loading."
         )
 
 
