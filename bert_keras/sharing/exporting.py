@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from bert_keras.encoders import LSTMEncoder, QRNNEncoder
 from bert_keras.encoders.inputs import encoder_inputs, input_names, select_inputs
 from bert_keras.sharing.folders import checked_target, replacing_folder
 from bert_keras.sharing.form import TEXT_ENCODER_FOLDER, has_heads, is_rebuildable
-from bert_keras.sharing.runtimes import Run, is_installed, open_litert, open_onnx, open_saved_model
+from bert_keras.sharing.formats import FORMATS, Format
+from bert_keras.sharing.runtimes import Run, is_installed
 from bert_keras.tasks import IS_NEXT_TASK, LM_TASK, TaskMetadata
 from bert_keras.text import TextEncoder
 from bert_keras.training.checks import encoder_facts
@@ -33,28 +34,6 @@ _INPUTS = {
 }
 
 
-@dataclass(frozen=True)
-class _Format:
-    """A form that models are exported to.
-
-    Attributes:
-        file: what is written, within the folder.
-        packages: needed to write it, besides TensorFlow.
-        runtime: the package that runs it.
-        open: opens it there.
-    """
-
-    file: str
-    packages: tuple[str, ...]
-    runtime: str
-    open: Callable[[Path], Run]
-
-
-FORMATS: Mapping[str, _Format] = {
-    "onnx": _Format("model.onnx", ("tf2onnx", "onnx"), "onnxruntime", open_onnx),
-    "tf_saved_model": _Format("saved_model", (), "tensorflow", open_saved_model),
-    "litert": _Format("model.tflite", (), "ai_edge_litert", open_litert),
-}
 _OWN_NAMES = (*(form.file for form in FORMATS.values()), SERVING_FILE, TEXT_ENCODER_FOLDER)
 
 
@@ -94,8 +73,9 @@ def export_model(
 
     Raises:
         ValueError: for an unknown format or task, a backend that cannot write the format, or a model that has
-            to be float32 and cannot be rebuilt (the message says what to do); or if the exported model gives
-            other numbers than the model. Nothing is written then.
+            to be float32 and cannot be rebuilt (the message says what to do); for an LSTM or QRNN, of which
+            ONNX and LiteRT have none; or if the exported model gives other numbers than the model. Nothing is
+            written then.
         ImportError: if a package is missing; the message names the extra to install.
         FileExistsError: as in `save_pretrained`.
 
@@ -108,13 +88,13 @@ def export_model(
     Sources: https://keras.io/api/models/model_saving_apis/export/; https://onnx.ai;
     https://ai.google.dev/edge/litert
     """
-    form = _checked_format(format, check)
+    form = _checked_format(model, format, check)
     target = checked_target(path, overwrite, _OWN_NAMES)
     chosen = _chosen_tasks(model, tasks)
     serving = _serving_model(_in_float32(model), chosen)
     facts = _facts(model, chosen, text_encoder, format)
     with replacing_folder(target) as folder:
-        serving.export(str(folder / form.file), format=format, verbose=False)
+        form.write(serving, folder / form.file)
         if check:
             facts["largest_difference"] = _difference(form.open(folder / form.file), serving, model)
         if text_encoder is not None:
@@ -127,7 +107,7 @@ def export_model(
     return target
 
 
-def _checked_format(format: str, check: bool) -> _Format:
+def _checked_format(model: keras.Model, format: str, check: bool) -> Format:
     if format not in FORMATS:
         raise ValueError(f"`format` must be one of {sorted(FORMATS)}. Received: format={format!r}")
     backend = keras.backend.backend()
@@ -139,6 +119,12 @@ def _checked_format(format: str, check: bool) -> _Format:
             f"--to {format.removeprefix('tf_').replace('_', '-')}"
         )
     form = FORMATS[format]
+    encoder = model.encoder if has_heads(model) else model
+    if isinstance(encoder, LSTMEncoder | QRNNEncoder) and not form.takes_loops:
+        raise ValueError(
+            f"format={format!r} has no {type(encoder).__name__}: its converter knows no loops over texts of "
+            "open length. format='tf_saved_model' takes any encoder."
+        )
     if missing := [package for package in form.packages if not is_installed(package)]:
         raise ImportError(f"format={format!r} needs {missing}: pip install 'bert_keras[export]'.")
     if check and not is_installed(form.runtime):

@@ -18,10 +18,21 @@ def is_installed(package: str) -> bool:
 
 
 def open_onnx(path: Path) -> Run:
-    """Open an ONNX file in ONNX Runtime."""
-    import onnxruntime
+    """Open an ONNX file in ONNX Runtime.
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    Raises:
+        ValueError: if it takes the file for none.
+    """
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except (state.Fail, state.InvalidArgument, state.InvalidGraph, state.NotImplemented) as error:
+        raise ValueError(
+            "ONNX Runtime does not open what tf2onnx made of the model, which has operations that ONNX "
+            f"lacks; format='tf_saved_model' takes any. It said: {str(error):.300}"
+        ) from error
     names = [entry.name for entry in session.get_inputs()]
     outputs = [entry.name for entry in session.get_outputs()]
 
