@@ -185,7 +185,7 @@ class Card:
             recipe = f"`{recipes[phase]['name']}`" if phase in recipes else None
             rows.append((phase, recipe, known["epochs"], known["batches_per_epoch"], losses[0], losses[-1]))
         if rows:
-            columns = ("phase", "recipe", "epochs", "batches an epoch", "loss of the first", "of the last")
+            columns = ("phase", "recipe", "epochs", "batches an epoch", "first loss", "last loss")
             parts.append(table(columns, rows))
         if recipes:
             figures = sorted({figure for recipe in recipes.values() for figure in recipe} - {"name"})

@@ -205,7 +205,8 @@ def _facts(
             name: {"shape": ["rows", "length"], "dtype": "int32", "meaning": _INPUTS[name]} for name in wanted
         },
         "outputs": outputs,
-        "max_len": None if facts.takes_any_length else facts.max_len,
+        "max_len": facts.max_len,
+        "takes_longer_rows": facts.takes_any_length or facts.max_len is None,
         "special_ids": special,
     }
 
