@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,9 +122,10 @@ def save_pretrained(
     heads = {} if has_heads(model) else head_arrays(model)
     config = config_of(model, text_encoder, heads)
     with replacing_folder(path) as folder:
-        _write_arrays(model, heads, folder / WEIGHTS_FILE)
-        text_encoder.save(folder / TEXT_ENCODER_FOLDER)
         (folder / CONFIG_FILE).write_bytes(_as_json(config))
+        _write_arrays(model, heads, folder / WEIGHTS_FILE)
+        shutil.copymode(folder / CONFIG_FILE, folder / WEIGHTS_FILE)  # safetensors' are the user's alone
+        text_encoder.save(folder / TEXT_ENCODER_FOLDER)
         (folder / TRAINING_FILE).write_bytes(_as_json(record))
         (folder / CARD_FILE).write_bytes(card)
     if verbose:

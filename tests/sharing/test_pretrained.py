@@ -65,6 +65,7 @@ def test_the_folder_has_what_it_promises(saved, model):
         "training.json",
     }
     assert os.listdir(saved.parent) == ["mood"]
+    assert len({(saved / name).stat().st_mode for name in names}) == 1
     arrays = safetensors_numpy.load_file(saved / "model.safetensors")
     assert {name: array.dtype.name for name, array in arrays.items()} == {
         v.path: "float32" for v in model.weights
