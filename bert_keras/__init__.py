@@ -47,6 +47,10 @@ if TYPE_CHECKING:
     from bert_keras.schedules import LinearSchedule as LinearSchedule
     from bert_keras.schedules import SwitchSchedule as SwitchSchedule
     from bert_keras.schedules import TaskWeightScheduler as TaskWeightScheduler
+    from bert_keras.sharing import Pretrained as Pretrained
+    from bert_keras.sharing import export_model as export_model
+    from bert_keras.sharing import load_pretrained as load_pretrained
+    from bert_keras.sharing import save_pretrained as save_pretrained
     from bert_keras.tasks import TaskMetadata as TaskMetadata
     from bert_keras.text import BERTTextEncoder as BERTTextEncoder
     from bert_keras.text import ByteLevelBPETextEncoder as ByteLevelBPETextEncoder
@@ -157,6 +161,7 @@ _HOMES = {
         "unfreeze",
     ),
     "bert_keras.use": ("answer", "attention_of", "classify", "embed", "fill_mask", "generate", "tag"),
+    "bert_keras.sharing": ("Pretrained", "export_model", "load_pretrained", "save_pretrained"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -11,7 +11,7 @@ import bert_keras
 
 ROOT = Path(bert_keras.__file__).parent
 ORDER = ["version", "schedules", "tasks", "text", "data", "plots", "encoders", "checkpoints", "training"]
-ORDER += ["use", "__main__", "cli"]
+ORDER += ["use", "sharing", "__main__", "cli"]
 
 
 def sources():

@@ -23,7 +23,7 @@ from bert_keras.text.files import read_json_object
 
 GPT_VOCAB_SIZE = 40478  # of the published GPT, before special tokens
 NUM_SPECIAL_TOKENS = 5  # that OpenAITextEncoder appends
-_HUB_FILES = ("*.json", "*.safetensors", "vocab.txt", "merges.txt")
+_HUB_FILES = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "README.md")
 
 
 def load_openai(
@@ -190,8 +190,12 @@ def load_huggingface(
     return _build(table, config, changed, source, use_heads, notes, **built)
 
 
-def huggingface_directory(directory_or_name: str | Path) -> Path:
+def huggingface_directory(directory_or_name: str | Path, revision: str | None = None) -> Path:
     """Return the directory itself, or that into which the Hub's files of this name were downloaded.
+
+    Args:
+        directory_or_name: a directory, or a name on the Hub.
+        revision: of the name on the Hub: a branch, a tag or a commit.
 
     Raises:
         ImportError: if `huggingface_hub` is needed and not installed.
@@ -209,7 +213,9 @@ def huggingface_directory(directory_or_name: str | Path) -> Path:
         ) from error
     try:
         return Path(
-            huggingface_hub.snapshot_download(str(directory_or_name), allow_patterns=list(_HUB_FILES))
+            huggingface_hub.snapshot_download(
+                str(directory_or_name), revision=revision, allow_patterns=list(_HUB_FILES)
+            )
         )
     except (OSError, ValueError) as error:  # its own errors are of these two kinds
         raise OSError(
@@ -223,6 +229,8 @@ def _read_config(
 ) -> TransformerConfig:
     path = directory / file_name
     content = read_json_object(path)
+    if content.get("format") == "bert_keras model":
+        raise ValueError(f"{str(directory)!r} was written by save_pretrained: open it with load_pretrained.")
     model_type = content.get("model_type", model_types[0] if len(model_types) == 1 else None)
     if model_type not in model_types or model_type not in CONFIG_TABLES:
         raise ValueError(

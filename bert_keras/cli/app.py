@@ -29,6 +29,7 @@ Resume = Annotated[Path | None, typer.Option(help="Folder of a stopped run to go
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that is in the folder.")]
 _P, _F = PretrainSettings(), FinetuneSettings()
 _RECIPE = "How it is trained: modern, bert or gentle."
+_FORMS = ("huggingface", "pretrained", "onnx", "saved-model", "litert", "bert-keras")
 
 
 def _setting(text: str, default: Any = None, *flags: str) -> Any:
@@ -207,7 +208,7 @@ def finetune(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a run, or of save_pretrained.")],
     source: Annotated[str, typer.Argument(help="A text on each line; - for standard input.")] = "-",
     output: Annotated[Path | None, typer.Option(help="Where to; by default standard output.")] = None,
     pair: Annotated[bool, typer.Option("--pair", help="Two texts on each line, with a tab between.")] = False,
@@ -233,13 +234,15 @@ def predict(
 def convert(
     source: Annotated[str, typer.Argument(help="A run, a published model, or a name on the Hub.")],
     output: Annotated[Path, typer.Argument(help="Folder for the result.")],
-    to: Annotated[str, typer.Option(help="huggingface or bert-keras.")] = "huggingface",
+    to: Annotated[str, typer.Option(help=f"One of: {', '.join(_FORMS)}.")] = "huggingface",
     task: Annotated[str | None, typer.Option(help="Which task, where there are several.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older result.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write a model in another format.
 
-    One of ours for `transformers`, or a published one as ours.
+    One of ours for `transformers` (huggingface), to be shared (pretrained: with a model card), or to be
+    served (onnx, saved-model, litert); or a published one as ours (bert-keras).
 
     Example: bert-keras convert my_model my_model_for_transformers
     """
@@ -247,16 +250,18 @@ def convert(
     def run() -> dict[str, Any]:
         from bert_keras.cli.using import convert as run_conversion
 
-        if to not in ("huggingface", "bert-keras"):
-            raise ValueError(f"--to must be huggingface or bert-keras. Received: {to!r}")
-        return run_conversion(source, output, to, task)
+        if to not in _FORMS:
+            raise ValueError(f"--to must be one of {', '.join(_FORMS)}. Received: {to!r}")
+        return run_conversion(source, output, to, task, overwrite)
 
     _report(run, as_json)
 
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Weights, run, text encoder, corpus, published model.")],
+    path: Annotated[
+        Path, typer.Argument(help="Weights, run, shared or published model, text encoder, corpus.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Tell what is in a file or folder.

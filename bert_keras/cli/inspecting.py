@@ -18,12 +18,13 @@ def inspect(path: Path) -> dict[str, Any]:
     """Tell what a file or folder is and holds.
 
     Args:
-        path: weights that `save_weights` wrote, the folder of a run, a text encoder, a prepared corpus, or a
-            published model in the form of Hugging Face, Google's BERT or OpenAI's GPT.
+        path: weights that `save_weights` wrote, the folder of a run, one that `save_pretrained` wrote, a text
+            encoder, a prepared corpus, or a published model in the form of Hugging Face, Google's BERT or
+            OpenAI's GPT.
 
     Returns:
         `kind`, and by kind `tasks`, `encoder`, `arrays` (name and shape), `run` (settings and environment),
-        `config`, or counts.
+        `training`, `config`, or counts.
 
     Raises:
         FileNotFoundError: if there is nothing.
@@ -56,7 +57,7 @@ def _folder(path: Path) -> dict[str, Any]:
         return _text_encoder(path)
     if (path / "meta.json").is_file():
         return _corpus(path)
-    return _published(path)
+    return _shared(path) or _published(path)
 
 
 def _weights(path: Path) -> dict[str, Any]:
@@ -69,6 +70,26 @@ def _weights(path: Path) -> dict[str, Any]:
         "tasks": metadata["tasks"],
         "encoder": {name: metadata["encoder"][name] for name in ("class_name", "config")},
         **_arrays(metadata["variables"]),
+    }
+
+
+def _shared(path: Path) -> dict[str, Any] | None:
+    from bert_keras.checkpoints.sources import SafetensorsSource
+    from bert_keras.sharing.form import TRAINING_FILE, is_shared, read_config
+
+    if not is_shared(path):
+        return None
+    config, training = read_config(path), read_json_object(path / TRAINING_FILE)
+    phases = training.get("phases", {}).items()
+    return {
+        "kind": "model of save_pretrained",
+        "written_by": config["written_by"],
+        "tasks": config["tasks"],
+        "encoder": {name: config["encoder"].get(name) for name in ("class_name", "config")},
+        "text_encoder": config["text_encoder"],
+        "training": {phase: {"epochs": one.get("epochs")} for phase, one in phases},
+        "versions": training.get("versions"),
+        **_arrays((name, info.shape) for name, info in SafetensorsSource(path).arrays.items()),
     }
 
 

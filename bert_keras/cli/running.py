@@ -13,6 +13,7 @@ import keras
 from tqdm import tqdm
 
 from bert_keras.cli.settings import (
+    HISTORY_FILE,
     RUN_FILE,
     FinetuneSettings,
     PretrainSettings,
@@ -41,7 +42,6 @@ from bert_keras.training.checks import encoder_facts
 
 CHECKPOINT = "checkpoint"
 CHECKPOINT_FILE = "checkpoint.weights.h5"
-HISTORY_FILE = "history.csv"
 EPOCHS_OF_PRETRAINING = 20  # parts that a pretraining is reported in
 SECONDS_BETWEEN_CHECKPOINTS = 600.0
 

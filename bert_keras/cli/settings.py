@@ -18,6 +18,7 @@ from bert_keras.text.files import write_atomic
 from bert_keras.version import __version__
 
 RUN_FILE = "run.toml"
+HISTORY_FILE = "history.csv"
 _PACKAGES = ("keras", "numpy", "tensorflow", "jax", "torch", "tokenizers", "sentencepiece")
 _GIT_SECONDS = 5
 

@@ -1,4 +1,5 @@
-"""What a run starts from: saved runs, published weights in folders, names on the Hub, OpenAI's GPT."""
+"""What a run starts from: saved runs and models, published weights in folders, names on the Hub, OpenAI's
+GPT."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ import keras
 
 from bert_keras.checkpoints import load_bert, load_huggingface, load_openai, openai_directory
 from bert_keras.checkpoints.loading import huggingface_directory
+from bert_keras.sharing import load_pretrained
+from bert_keras.sharing.form import is_shared
 from bert_keras.text import TextEncoder, load_text_encoder
-from bert_keras.training import load_model
-from bert_keras.training.model import MultiTaskModel
 
 WEIGHTS = "model"
 WEIGHTS_FILE = "model.weights.h5"
@@ -35,8 +36,9 @@ def load_start(
     """Load what a run starts from.
 
     Args:
-        start: the folder of a run of ours; a folder in the form of Hugging Face, Google's BERT or OpenAI's
-            GPT; `"openai"`, for the published GPT; or a name on the Hugging Face Hub.
+        start: the folder of a run of ours, or one that `save_pretrained` wrote; a folder in the form of
+            Hugging Face, Google's BERT or OpenAI's GPT; `"openai"`, for the published GPT; or a name on the
+            Hugging Face Hub.
         max_len: positions that are wanted at most, of published weights.
         is_causal: of OpenAI's GPT: as it was trained.
         dtype: dtype policy of published weights.
@@ -46,7 +48,7 @@ def load_start(
         FileNotFoundError, ValueError, ImportError, OSError: of the loading functions.
     """
     path = Path(start)
-    if (path / WEIGHTS_FILE).is_file():
+    if (path / WEIGHTS_FILE).is_file() or is_shared(path):
         return load_run(path)
     options: dict[str, Any] = {"dtype": dtype, "seed": seed, "verbose": 0}
     if start == "openai" or (path / "params_shapes.json").is_file():
@@ -56,22 +58,24 @@ def load_start(
     if (path / "bert_config.json").is_file():
         return Start(load_bert(path, **options), load_text_encoder(path))
     directory = huggingface_directory(start)
+    if is_shared(directory):
+        return load_run(directory)
     return Start(load_huggingface(directory, **options), load_text_encoder(directory))
 
 
 def load_run(directory: Path) -> Start:
-    """Load the model and text encoder of a finished run.
+    """Load the model and text encoder of a finished run, or of a folder that `save_pretrained` wrote.
 
     Raises:
         FileNotFoundError: if there is none.
     """
-    if not (directory / WEIGHTS_FILE).is_file():
+    if not (directory / WEIGHTS_FILE).is_file() and not is_shared(directory):
         raise FileNotFoundError(
             f"{directory} is no finished run: it has no {WEIGHTS_FILE}. `bert-keras finetune` and `pretrain` "
-            "write such folders."
+            "write such folders, and so does save_pretrained."
         )
-    model: MultiTaskModel = load_model(directory / WEIGHTS)
-    return Start(model, TextEncoder.load(directory / "text_encoder"))
+    loaded = load_pretrained(directory)
+    return Start(loaded.model, loaded.text_encoder)
 
 
 def _fitting(wanted: int | None, most: int) -> int | None:

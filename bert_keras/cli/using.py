@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
 from bert_keras.checkpoints import save_huggingface
+from bert_keras.cli.settings import HISTORY_FILE, RUN_FILE
 from bert_keras.cli.starts import WEIGHTS, load_run, load_start
+from bert_keras.sharing import export_model, save_pretrained
 from bert_keras.tasks import LM_TASK, TaskMetadata
 from bert_keras.text import read_lines
 from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.prediction import LabelPrediction, SpanPrediction, WordPrediction, predict
+
+EXPORTS = {"onnx": "onnx", "saved-model": "tf_saved_model", "litert": "litert"}
 
 
 def predict_texts(
@@ -23,7 +29,7 @@ def predict_texts(
     """Predict the label of each line, as they come, in constant memory.
 
     Args:
-        model: folder of a run.
+        model: folder of a run, or one that `save_pretrained` wrote.
         source: a file, or `-` for standard input: a text on each line; of a pair both, with a tab between.
         output: where to; by default standard output.
         as_json: a JSON object on each line, else columns with tabs between: for each task the label and its
@@ -32,6 +38,8 @@ def predict_texts(
         is_pair: whether a line holds two texts.
     """
     start = load_run(model)
+    if not isinstance(start.model, MultiTaskModel):
+        raise ValueError(f"{model} holds an encoder without tasks: `bert-keras finetune` gives it one.")
     lines = (line.rstrip("\r\n") for line in sys.stdin) if source == "-" else read_lines(Path(source))
     texts = (_text(line, is_pair) for line in lines if line.strip())
     results = predict(start.model, start.text_encoder, texts, batch_size=batch_size)
@@ -83,21 +91,31 @@ def _cells(value: Any) -> Iterator[str]:
         yield str(plain(value))
 
 
-def convert(source: str, output: Path, to: str, task: str | None) -> dict[str, Any]:
+def convert(source: str, output: Path, to: str, task: str | None, overwrite: bool) -> dict[str, Any]:
     """Write a model in another format, and return what was written.
 
     Args:
         source: as in `load_start`.
         output: a folder.
-        to: `"huggingface"` or `"bert-keras"`.
-        task: the task to write for Hugging Face, if there are several.
+        to: `"huggingface"`, `"pretrained"`, `"bert-keras"`, or one of `EXPORTS`.
+        task: the task to write for Hugging Face or to export, if there are several.
+        overwrite: whether a folder that was written in the same format may be replaced.
 
     Raises:
         ValueError: if the format cannot express the model.
+        FileExistsError: if the folder exists, and it is not to be replaced.
     """
+    if overwrite and to in ("huggingface", "bert-keras"):
+        raise ValueError(f"--overwrite is not for --to {to}, which replaces files of the same names anyway.")
     start = load_start(source)
+    options: dict[str, Any] = {"text_encoder": start.text_encoder, "verbose": 0}
     if to == "huggingface":
-        save_huggingface(start.model, output, text_encoder=start.text_encoder, task=task, verbose=0)
+        save_huggingface(start.model, output, task=task, **options)
+    elif to == "pretrained":
+        history = _history(Path(source))
+        save_pretrained(start.model, output, **options, history=history, overwrite=overwrite)
+    elif to in EXPORTS:
+        export_model(start.model, output, EXPORTS[to], tasks=task, overwrite=overwrite, **options)
     else:
         model = start.model
         if not isinstance(model, MultiTaskModel):
@@ -106,3 +124,16 @@ def convert(source: str, output: Path, to: str, task: str | None) -> dict[str, A
         model.save_weights(output / WEIGHTS)
         start.text_encoder.save(output / "text_encoder")
     return {"output": str(output), "format": to, "files": sorted(path.name for path in output.iterdir())}
+
+
+def _history(run: Path) -> dict[str, dict[str, list[float]]] | None:
+    """Return what a run wrote of its training, by phase; None if there is nothing."""
+    table, settings = run / HISTORY_FILE, run / RUN_FILE
+    if not table.is_file() or not settings.is_file():
+        return None
+    told = tomllib.loads(settings.read_text(encoding="utf-8"))
+    with open(table, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = [name for name in rows[0] if name != "epoch"] if rows else []
+    history = {name: [float("nan" if row[name] == "NA" else row[name]) for row in rows] for name in names}
+    return {"finetune" if "train" in told else "pretrain": history}

@@ -1,4 +1,7 @@
-"""Attention and positions: the mathematics of the transformer in plain functions."""
+"""Attention and positions: the mathematics of the transformer in plain functions.
+
+Axes are added by `expand_dims`: indexing with None becomes an operation that LiteRT does not have.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,11 @@ def visible_pairs(sequence_ids: Any, is_causal: bool) -> Any:
         bool, `(batch, 1, length, length)`: [row, 0, from, to]. Padding "sees" padding, so that no softmax is
         over nothing.
     """
-    visible = ops.equal(sequence_ids[:, None, :, None], sequence_ids[:, None, None, :])
+    visible = ops.equal(ops.expand_dims(sequence_ids, (1, 3)), ops.expand_dims(sequence_ids, (1, 2)))
     if is_causal:
         steps = ops.arange(ops.shape(sequence_ids)[1], dtype="int32")
-        visible = ops.logical_and(visible, ops.greater_equal(steps[:, None], steps[None, :])[None, None])
+        is_before = ops.greater_equal(ops.expand_dims(steps, 1), ops.expand_dims(steps, 0))
+        visible = ops.logical_and(visible, ops.expand_dims(is_before, (0, 1)))
     return visible
 
 
@@ -36,7 +40,7 @@ def near_pairs(position_ids: Any, window: int) -> Any:
     Returns:
         bool, `(batch, 1, length, length)`: [row, 0, from, to].
     """
-    distances = ops.abs(position_ids[:, None, :, None] - position_ids[:, None, None, :])
+    distances = ops.abs(ops.expand_dims(position_ids, (1, 3)) - ops.expand_dims(position_ids, (1, 2)))
     return ops.less_equal(distances, window // 2)
 
 
@@ -84,7 +88,7 @@ def rotary_angles(position_ids: Any, head_dim: int, base: float = 10000.0) -> tu
         Two float32 arrays, `(batch, length, 1, head_dim // 2)`.
     """
     frequencies = base ** (-np.arange(0, head_dim, 2, dtype="float32") / head_dim)
-    angles = ops.cast(position_ids, "float32")[:, :, None, None] * ops.convert_to_tensor(
+    angles = ops.expand_dims(ops.cast(position_ids, "float32"), (2, 3)) * ops.convert_to_tensor(
         frequencies, "float32"
     )
     return ops.cos(angles), ops.sin(angles)

@@ -34,7 +34,7 @@ def neighbour(features: Any, sequence_ids: Any, steps: int) -> Any:
     if steps == 0:
         return features
     is_same = ops.equal(shifted(sequence_ids + 1, steps), sequence_ids + 1)  # 0 is beyond the row
-    return shifted(features, steps) * ops.cast(is_same, features.dtype)[:, :, None]
+    return shifted(features, steps) * ops.expand_dims(ops.cast(is_same, features.dtype), 2)
 
 
 def goes_on(sequence_ids: Any) -> Any:

@@ -130,7 +130,7 @@ class LSTMBlock(_Directions):
             state = ops.concatenate([output, cell], axis=-1)
             return state, state
 
-        inputs = ops.concatenate([ops.cast(gates, "float32"), keeps[:, :, None]], axis=-1)
+        inputs = ops.concatenate([ops.cast(gates, "float32"), ops.expand_dims(keeps, 2)], axis=-1)
         nothing = ops.zeros_like(inputs[:, 0, : 2 * self.units])
         _, states = ops.scan(step, nothing, ops.transpose(inputs, (1, 0, 2)))
         return ops.cast(ops.transpose(states[:, :, : self.units], (1, 0, 2)), gates.dtype)
@@ -150,7 +150,7 @@ class QRNNBlock(_Directions):
     def _read(self, gates: Any, keeps: Any, direction: int) -> Any:
         candidate, forget, leave = ops.split(ops.cast(gates, "float32"), 3, axis=-1)
         forget = ops.sigmoid(forget)
-        cell = linear_recurrence(forget * keeps[:, :, None], (1.0 - forget) * ops.tanh(candidate))
+        cell = linear_recurrence(forget * ops.expand_dims(keeps, 2), (1.0 - forget) * ops.tanh(candidate))
         return ops.cast(ops.sigmoid(leave) * cell, gates.dtype)
 
 

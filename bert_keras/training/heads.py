@@ -177,8 +177,9 @@ class ReadSequence(keras.layers.Layer):
             if not self.from_last:
                 return hidden[:, 0]
             last = ops.sum(ops.cast(ops.greater(sequence_ids, 0), "int32"), axis=1) - 1
-            return ops.take_along_axis(hidden, ops.maximum(last, 0)[:, None, None], axis=1)[:, 0]
-        is_in = sequence_members(sequence_ids, positions)[:, :, None]  # (n, length, 1)
+            last = ops.expand_dims(ops.maximum(last, 0), (1, 2))
+            return ops.take_along_axis(hidden, last, axis=1)[:, 0]
+        is_in = ops.expand_dims(sequence_members(sequence_ids, positions), 2)  # (n, length, 1)
         states = hidden if positions is None else rows_of(hidden, positions)
         if self.how == "max":
             return ops.max(ops.where(is_in, states, ops.cast(OUT_OF_REACH, states.dtype)), axis=1)
@@ -196,7 +197,7 @@ class SpanScores(keras.layers.Layer):
 
     def call(self, scores: Any, sequence_ids: Any, positions: Any = None) -> Any:
         """Take the sequences that `positions` are in, or the first one of every row."""
-        is_in = sequence_members(sequence_ids, positions)[:, :, None]
+        is_in = ops.expand_dims(sequence_members(sequence_ids, positions), 2)
         scores = ops.cast(scores if positions is None else rows_of(scores, positions), "float32")
         return ops.where(is_in, scores, OUT_OF_REACH)
 
@@ -210,7 +211,7 @@ def sequence_members(sequence_ids: Any, positions: Any = None) -> Any:
     if positions is None:
         return ops.equal(sequence_ids, sequence_ids[:, :1])
     own = ops.take(ops.reshape(sequence_ids, (-1,)), positions)
-    return ops.equal(rows_of(sequence_ids, positions), own[:, None])
+    return ops.equal(rows_of(sequence_ids, positions), ops.expand_dims(own, 1))
 
 
 def rows_of(array: Any, positions: Any) -> Any:

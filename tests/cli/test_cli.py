@@ -190,7 +190,7 @@ def test_models_go_to_transformers_and_back(run, tmp_path):
         (["finetune", "--resume", "nothing"], "there is nothing to go on with"),
         (["pretrain", "x.txt", "--output", "z"], "Give --text-encoder"),
         (["tokenizer", "x.txt", "--output", "z", "--kind", "no"], "--kind must be one of"),
-        (["convert", "x", "z", "--to", "no"], "--to must be huggingface or bert-keras"),
+        (["convert", "x", "z", "--to", "no"], "--to must be one of huggingface, pretrained"),
     ],
 )
 def test_mistakes_are_explained(command, message, tmp_path, monkeypatch):
