@@ -71,8 +71,8 @@ class Sentence:
     Example:
 
     ```python
-    Sentence([2, 17, 9, 3], [0, 0, 0, 0], [True] * 4, sentence_classification={"topic": SentenceTaskData(1,
-    0)})
+    topic = {"topic": SentenceTaskData(1, 0)}
+    Sentence([2, 17, 9, 3], [0, 0, 0, 0], [True] * 4, sentence_classification=topic)
     ```
     """
 
