@@ -1,6 +1,7 @@
 """Every block of README and docs runs. Encoders are tiny and trainings stop after two steps; all else is as
 it stands."""
 
+import ast
 import contextlib
 import importlib.util
 import io
@@ -158,3 +159,34 @@ def test_links_lead_somewhere():
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{where(page)}: {target}"
+
+
+def test_troubleshooting_quotes_what_the_code_prints():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    said = "\n".join(strings_of(path) for path in (ROOT / "bert_keras").rglob("*.py"))
+    for block in blocks_of(page):
+        if block.language == "text":
+            for part in re.split(r"…|\n", block.code):
+                assert part.strip(" .") in said, f"nothing prints {part!r}"
+    symptoms = ast.parse((ROOT / "bert_keras" / "training" / "symptoms.py").read_text(encoding="utf-8"))
+    doctor = ast.parse((ROOT / "bert_keras" / "training" / "doctor.py").read_text(encoding="utf-8"))
+    names = [call.args[0] for tree in (symptoms, doctor) for call in ast.walk(tree) if is_finding(call)]
+    assert len(names) >= 13
+    for name in names:
+        heading = text_of(name).replace("…", "lm")
+        assert f"### {heading}\n" in page, heading
+
+
+def is_finding(node):
+    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding"
+
+
+def strings_of(path):
+    return "\n".join(text_of(node) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def text_of(node):
+    """A string as it is printed, with … for what is filled in; nothing for other nodes."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(text_of(part) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
