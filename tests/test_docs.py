@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import bert_keras
 from bert_keras import plots
 from bert_keras.cli import app
+from bert_keras.cli.settings import FinetuneSettings, read_settings
 
 pytest.importorskip("matplotlib")
 if keras.backend.backend() != "tensorflow":
@@ -77,7 +78,8 @@ def test_page(page, here, world):
             for command in commands_of(block):
                 run_command(command, block.no_run)
         elif block.language == "toml":
-            tomllib.loads(block.code)
+            (here / "run.toml").write_text(block.code, encoding="utf-8")
+            read_settings(FinetuneSettings, here / "run.toml", {})
 
 
 def check_names(code):
