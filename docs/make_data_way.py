@@ -51,14 +51,14 @@ def draw(text_encoder: TextEncoder, corpus: Corpus, batch: SentenceBatch) -> Fig
     stage(axes, 5.90, 0.85, "Encoder", "create_transformer, load_huggingface, your own …")
     axes.text(0.35, 6.50, "hidden states (batch, length, width)", fontsize=9.5, va="center")
     for number, (name, reads) in enumerate(HEADS):
-        x = 0.15 + number * (WIDTH - 0.3) / 3
+        x = 0.15 + 1.75 * number
         middle = x + 0.8
         axes.annotate("", (middle, 7.28), (middle, 6.77), arrowprops={"arrowstyle": "-|>", "color": FRAME})
         box(axes, x, 7.30, 1.6, 0.85)
         axes.text(middle, 7.52, f"head {name}", ha="center", va="center", fontsize=10, fontweight="bold")
         axes.text(middle, 7.83, reads, ha="center", va="center", fontsize=8.5)
         axes.annotate("", (middle, 8.68), (middle, 8.17), arrowprops={"arrowstyle": "-|>", "color": FRAME})
-        axes.text(middle + 0.08, 8.42, "mean over labels", fontsize=7.5, va="center", color=FRAME)
+        axes.text(middle + 0.06, 8.42, "mean loss", fontsize=8.5, va="center", color=FRAME)
     stage(axes, 8.70, 1.35, "Loss", "one number for each batch")
     terms = "  +  ".join(f"weight × {name} loss" for name, _ in HEADS[:2])
     axes.text(0.35, 9.37, f"{terms}  +  …", fontsize=9.5, va="center")
@@ -75,7 +75,7 @@ def box(axes: Any, x: float, y: float, width: float, height: float) -> None:
 def stage(axes: Any, y: float, height: float, title: str, note: str) -> None:
     box(axes, 0.15, y, WIDTH - 0.3, height)
     axes.text(0.35, y + 0.22, title, fontsize=11, fontweight="bold", va="center", color=INK)
-    axes.text(1.15, y + 0.225, note, fontsize=8.5, va="center", color=FRAME)
+    axes.text(1.25, y + 0.225, note, fontsize=8.5, va="center", color=FRAME)
 
 
 def arrow(axes: Any, y: float, label: str) -> None:
