@@ -12,4 +12,5 @@ class SessionsAsCode(griffe.Extension):
     def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """Rewrite the docstring of an object that was read."""
         if obj.docstring is not None:
-            obj.docstring.value = re.sub(r"^Example:\n(?= +>>>)", "Examples:\n", obj.docstring.value, flags=re.M)
+            text = obj.docstring.value
+            obj.docstring.value = re.sub(r"^Example:\n(?= +>>>)", "Examples:\n", text, flags=re.MULTILINE)

@@ -2,6 +2,7 @@
 objects by name. Everything is tiny."""
 
 import contextlib
+import functools
 import json
 from functools import cached_property
 from pathlib import Path
@@ -226,12 +227,17 @@ def small():
         for cls in (bk.SentencePieceTextEncoder, bk.BERTTextEncoder):
             patch.setattr(cls, "train", classmethod(_short_train(cls.train.__func__)))
         for module in (bk, checkpoints, download, loading, starts):
-            patch.setattr(module, "openai_directory", lambda path=None: Path(path or "openai-gpt"))
+            patch.setattr(module, "openai_directory", _openai_directory)
         _run_eagerly(True)
         try:
             yield
         finally:
             _run_eagerly(False)
+
+
+@functools.wraps(bk.openai_directory)
+def _openai_directory(path=None):
+    return Path(path or "openai-gpt")
 
 
 def _short_fit(fit):

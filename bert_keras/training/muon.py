@@ -169,6 +169,8 @@ class Muon(keras.optimizers.Optimizer):
         index = self._get_variable_index(variable)
         rate = ops.cast(learning_rate, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype)
+        if type(gradient).__name__ == "IndexedSlices":  # of an embedding on TensorFlow, unless clipped
+            gradient = ops.add(gradient, ops.zeros_like(variable))
         if number := self._numbers[index]:
             rate = rate * self.matrix_rate
             rows, columns = variable.shape
