@@ -27,8 +27,8 @@ def _lines(text: str) -> list[str]:
         if line and not line.startswith(" "):
             is_list = line in _TITLES
         if is_list and (match := _SEVERAL.match(line)):
-            *others, last = match[1].split(", ")
-            lines += [f"    {name}: see `{last}`." for name in others]
-            line = f"    {last}: {line[match.end() :]}"
+            (*others, last), said = match[1].split(", "), line[match.end() :]
+            lines += [f"    {name}: {said if said[:5] == 'as in' else f'see `{last}`.'}" for name in others]
+            line = f"    {last}: {said}"
         lines.append(line)
     return lines
