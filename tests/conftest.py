@@ -54,3 +54,12 @@ def toy_tasks():
         TaskMetadata("lm", True, 53, 0.0, TaskWeightScheduler(True, False)),
         TaskMetadata("parity", False, 2, 0.0, TaskWeightScheduler(True, True)),
     ]
+
+
+@pytest.fixture(scope="module")
+def small():
+    """The world in which the examples of docs and docstrings run."""
+    import docs_world
+
+    with docs_world.small():
+        yield

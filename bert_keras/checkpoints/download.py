@@ -111,7 +111,7 @@ def openai_directory(path: str | Path | None = None) -> Path:
     Example:
 
     ```python
-    source = OpenAISource(openai_directory())
+    encoder = load_openai(openai_directory())
     ```
 
     Source: https://github.com/openai/finetune-transformer-lm

@@ -71,7 +71,9 @@ def load_openai(
     ```python
     encoder = load_openai(max_len=128)
     text_encoder = load_text_encoder(openai_directory())
-    model = train_model(encoder, [lm, is_next], generator, pretrain_steps=1000)
+    lm = TaskMetadata("lm", is_token_level=True, num_classes=text_encoder.vocab_size)
+    generator = lm_generator(text_encoder, "corpus.txt", batch_size=32, max_len=128)
+    model = train_model(encoder, [lm], generator, pretrain_steps=1000)
     ```
 
     Source: Radford et al. 2018; https://github.com/openai/finetune-transformer-lm (`train.py`).

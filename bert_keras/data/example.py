@@ -23,6 +23,13 @@ class Example:
             (regression); for a token-level task one of these, or None, for each word; for a span a list of
             right answers, each its first character and its text (empty: there is none).
         where: where it comes from, for messages: file and line.
+
+    Example:
+
+    ```python
+    Example("A fine film.", labels={"sentiment": "good", "topics": ["arts"], "stars": 4.5})
+    Example(words=["She", "laughed"], labels={"pos": ["PRON", None]})
+    ```
     """
 
     text: str = ""

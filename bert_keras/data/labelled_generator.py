@@ -204,8 +204,10 @@ def labelled_generator(
     Example:
 
     ```python
-    sentences = [sentence_from_text(text_encoder, text, sentence_labels={"topic": topic}) for text, topic in
-    rows] generator = labelled_generator(sentences, pad_id=text_encoder.pad_id, batch_size=16)
+    sentences = [
+        sentence_from_text(text_encoder, text, sentence_labels={"topic": topic}) for text, topic in rows
+    ]
+    generator = labelled_generator(sentences, pad_id=text_encoder.pad_id, batch_size=16)
     generator[0].sentence_classification["topic"].target  # (16,) int32
     ```
     """

@@ -179,9 +179,10 @@ def mixed_generator(
     Example:
 
     ```python
-    generator = mixed_generator({"sst2": sentiment, "tags": tags, "text": lm_generator(text_encoder, corpus)},
-                                shares={"sst2": 1, "tags": 1, "text": 2})
-    model = train_model(encoder, [lm, is_next, sentiment_task, tag_task], finetune_generator=generator)
+    text = lm_generator(text_encoder, corpus, batch_size=32, max_len=128)
+    generator = mixed_generator({"reviews": reviews, "tagged": tagged, "text": text},
+                                shares={"reviews": 1, "tagged": 1, "text": 2})
+    model = train_model(encoder, [lm, is_next, sentiment, pos], finetune_generator=generator)
     ```
     """
     names = list(sources)

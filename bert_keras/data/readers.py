@@ -108,6 +108,12 @@ def read_jsonl(
     Raises:
         ValueError: naming file and line: a line that is no JSON object, or lacks a key.
         FileNotFoundError: there is no such file.
+
+    Example:
+
+    ```python
+    examples = list(read_jsonl("reviews.jsonl", labels={"stars": "stars"}))
+    ```
     """
     faults = Faults(on_error)
 
@@ -240,6 +246,12 @@ def read_fasttext(
     Raises:
         ValueError: naming file and line of a text without words.
         FileNotFoundError: there is no such file.
+
+    Example:
+
+    ```python
+    examples = list(read_fasttext("topics.txt", "topics"))
+    ```
     """
     faults = Faults(on_error)
     for path in list_files(source):
@@ -269,6 +281,12 @@ def read_squad(source: Source, task: str, *, on_error: OnError = "raise") -> Ite
     Raises:
         ValueError: naming the file and the question where something is missing or of a wrong type.
         FileNotFoundError: there is no such file.
+
+    Example:
+
+    ```python
+    examples = list(read_squad("squad.json", "answer"))
+    ```
     """
     faults = Faults(on_error)
     for path in list_files(source):

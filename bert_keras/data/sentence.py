@@ -16,6 +16,12 @@ class TokenTaskData(NamedTuple):
         target: for every token a class, a tuple of classes (multi-label) or a number (regression); anything
             where the token has no label.
         target_mask: for every token whether it has a label.
+
+    Example:
+
+    ```python
+    TokenTaskData(target=[0, 3, 0, 0], target_mask=[False, True, False, False])
+    ```
     """
 
     target: Sequence[Any]
@@ -30,6 +36,12 @@ class SentenceTaskData(NamedTuple):
             floats (regression); or, for a span, the positions of its first and its last token, both
             `target_index` where the text has no answer.
         target_index: the position (token) that the label is read from; -1 if the example has no label.
+
+    Example:
+
+    ```python
+    SentenceTaskData(target=1, target_index=0)
+    ```
     """
 
     target: Any
@@ -50,6 +62,13 @@ class TaskDataBatch(NamedTuple):
     above: column j is about the sequence j + 1 of the row, -1 in `target_mask` where there is none or it has
     no label. All positions, those of spans too, count from the first token of their own sequence, just as
     they would if it were alone. Token-level arrays look the same as ever.
+
+    Example:
+
+    ```python
+    target, places = np.array([1, 0, 0], "int32"), np.array([0, 0, -1], "int32")
+    TaskDataBatch(target, places)  # three examples, two labels
+    ```
     """
 
     target: np.ndarray
@@ -71,8 +90,8 @@ class Sentence:
     Example:
 
     ```python
-    Sentence([2, 17, 9, 3], [0, 0, 0, 0], [True] * 4, sentence_classification={"topic": SentenceTaskData(1,
-    0)})
+    topic = {"topic": SentenceTaskData(1, 0)}
+    Sentence([2, 17, 9, 3], [0, 0, 0, 0], [True] * 4, sentence_classification=topic)
     ```
     """
 

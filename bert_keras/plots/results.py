@@ -90,6 +90,12 @@ def principal_components(vectors: Any, count: int = 2) -> tuple[np.ndarray, np.n
 
     Raises:
         ValueError: if there are fewer than two vectors, or fewer directions than asked for.
+
+    Example:
+
+    ```python
+    places, shares = principal_components(np.stack(list(embed(model, text_encoder, texts))))
+    ```
     """
     vectors = np.asarray(vectors, "float64")
     if vectors.ndim != 2 or len(vectors) < 2 or not 1 <= count <= min(vectors.shape):

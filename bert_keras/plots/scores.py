@@ -43,8 +43,7 @@ def score_against_labels(rows: Iterable[ScoreRow]) -> Any:
     Example:
 
     ```python
-    report = compare_pretraining(...)
-    score_against_labels(report.rows).savefig("pretraining.png")
+    score_against_labels(report.rows).savefig("pretraining.png")  # what compare_pretraining returned
     ```
     """
     rows = sorted(rows, key=lambda row: row.examples)

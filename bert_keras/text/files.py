@@ -242,6 +242,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Example:
         >>> with replacing("a.bin") as temporary:
         ...     temporary.write_bytes(b"abc")
+        3
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")

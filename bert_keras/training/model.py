@@ -117,6 +117,13 @@ class MultiTaskModel(keras.Model):
     Raises:
         ValueError: if names repeat, the encoder's inputs or output are not of this form, or `"lm"` and the
             token embedding disagree about the size of the vocabulary.
+
+    Example:
+
+    ```python
+    model = MultiTaskModel(encoder, [lm, is_next])
+    model.predict(encoder_arrays(batch))["is_next"].shape  # (batch, 2)
+    ```
     """
 
     def __init__(

@@ -178,6 +178,8 @@ class Muon(LayerRates, keras.optimizers.Optimizer):
         factor = 1.0 if self.is_plain else self.rate_factor(placed)
         rate = ops.cast(learning_rate * factor, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype)
+        if type(gradient).__name__ == "IndexedSlices":  # of an embedding on TensorFlow, unless clipped
+            gradient = ops.add(gradient, ops.zeros_like(variable))
         if number := self._numbers[index]:
             rate = rate * self.matrix_rate
             rows, columns = variable.shape

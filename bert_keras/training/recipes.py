@@ -176,7 +176,7 @@ class Recipe:
 
         ```python
         recipe = create_recipe("modern")
-        generator = lm_generator(text_encoder, "corpus.txt", **recipe.masking())
+        generator = lm_generator(text_encoder, "corpus.txt", batch_size=32, max_len=128, **recipe.masking())
         model = train_model(encoder, tasks, generator, recipe=recipe)
         ```
         """

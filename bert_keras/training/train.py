@@ -386,5 +386,5 @@ def _check_vocabulary(generator: Any, vocab_size: int | None, name: str) -> None
 
 def _copy_weights(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
     for variable, value in zip(target.weights, source.weights, strict=True):
-        if variable is not value:
-            variable.assign(value)
+        if variable is not value:  # a copy: on JAX, training ends the array that it starts from
+            variable.assign(keras.ops.convert_to_numpy(value.value).copy())

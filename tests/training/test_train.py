@@ -220,6 +220,10 @@ def test_a_model_goes_on_with_its_heads(toy, toy_tasks):
             np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
     for one, other in zip(model.pooler.weights, again.pooler.weights, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
+    before = [keras.ops.convert_to_numpy(weight).copy() for weight in model.pooler.weights]
+    train_model(again, toy_tasks, toy(), pretrain_steps=1, verbose=0)
+    for one, other in zip(model.pooler.weights, before, strict=True):  # training the second leaves them alone
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), other)
 
 
 class NextTokens:
