@@ -231,12 +231,12 @@ def english_paragraphs(text: str) -> Iterator[list[str]]:
             yield split_sentences(joined)
 
 
-def write_corpus(path: Path, docstrings: Sequence[Docstring]) -> None:
+def write_corpus(path: str | Path, docstrings: Sequence[Docstring]) -> None:
     """Write one sentence a line, and a blank line between documents."""
     documents: dict[str, list[str]] = {}
     for _, document, sentences in docstrings:
         documents.setdefault(document, []).extend(sentences)
-    path.write_text(
+    Path(path).write_text(
         "\n\n".join("\n".join(sentences) for sentences in documents.values()) + "\n", encoding="utf-8"
     )
 
