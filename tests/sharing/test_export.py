@@ -237,3 +237,21 @@ def test_other_backends_say_how(model, tmp_path, format):
     name = {"tf_saved_model": "saved-model"}.get(format, format)
     with pytest.raises(ValueError, match=f"KERAS_BACKEND=tensorflow bert-keras convert .* --to {name}$"):
         export_model(model, tmp_path / "x", format)
+
+
+@on_tensorflow
+@with_packages
+def test_operations_that_a_runtime_lacks_are_told(text_encoder, tmp_path):
+    import onnx
+
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None]) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Erfc", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    opset = [onnx.helper.make_opsetid("", 15)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "x.onnx")
+    with pytest.raises(ValueError, match="'tf_saved_model' takes any. It said: .*Erfc"):
+        FORMATS["onnx"].open(tmp_path / "x.onnx")
+    inputs = encoder_inputs()["token_ids"]
+    hidden = keras.layers.Embedding(text_encoder.vocab_size, 7)(inputs)
+    own = keras.Model(inputs, keras.layers.LSTM(5, return_sequences=True)(hidden))
+    with pytest.raises(ValueError, match="LiteRT's own operations are not enough"):
+        export_model(own, tmp_path / "x", "litert")
