@@ -210,7 +210,7 @@ def test_blocks_begin_to_learn_from_the_top(toy, accumulation_steps, begins):
     for prefix, batch in begins.items():
         found, change = watch.first_change(prefix)
         assert found == batch, prefix
-        # A fresh Adam moves by its rate at first; the moments of an old one would make it 3.2 times that.
+        # A fresh Adam moves by its rate at first; counted from the start, it would be 0.64 of it at update 2.
         assert rate * 0.98 < change < rate * 1.2, prefix
     assert model.training_history["finetune"].history["open_blocks"] == [2]
 
