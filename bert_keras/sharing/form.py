@@ -17,6 +17,7 @@ import keras
 
 from bert_keras.checkpoints.array_files import is_shape
 from bert_keras.encoders import ENCODER_CLASSES
+from bert_keras.encoders.changes import changes_of
 from bert_keras.sharing.record import versions
 from bert_keras.text import TextEncoder
 from bert_keras.text.files import read_json_object
@@ -106,6 +107,7 @@ def config_of(model: keras.Model, text_encoder: TextEncoder, heads: Mapping[str,
             "name": encoder.name,
             "config": encoder.get_config() if is_rebuildable(encoder) else None,
             "variables": [names[id(variable)] for variable in encoder.weights],
+            "changes": changes_of(encoder),  # LoRA and int8
         },
         "recipes": {phase: recipe.get_config() for phase, recipe in getattr(model, "recipes", {}).items()},
         "text_encoder": {

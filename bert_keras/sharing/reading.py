@@ -28,7 +28,7 @@ from bert_keras.sharing.pretrained import Pretrained
 from bert_keras.tasks import TaskMetadata
 from bert_keras.text import TextEncoder
 from bert_keras.text.files import read_json_object
-from bert_keras.training.loading import load_model
+from bert_keras.training.loading import load_model, make_fitting
 from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.recipes import Recipe
 from bert_keras.training.saving import read_metadata
@@ -123,6 +123,12 @@ def _load_shared(directory: Path, encoder: keras.Model | None, dtype: Any) -> Pr
         encoder = _build_encoder(config["encoder"], directory / CONFIG_FILE, dtype)
     own = {name: shapes[name] for name in config["encoder"]["variables"]}
     problem = f"{str(directory)!r} does not fit the encoder; nothing was loaded"
+    if changes := config["encoder"].get("changes"):
+        try:
+            make_fitting(encoder, {"variables": [*own.items()], "changes": changes}, problem)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            path = directory / CONFIG_FILE
+            raise ValueError(f"{str(path)!r} tells of LoRA or int8 that cannot be made: {error!r}") from error
     _pairs(own, encoder.weights, is_rebuildable(encoder), problem)
     model = _with_heads(encoder, config, directory / CONFIG_FILE)
     saved = {name: shape for name, shape in shapes.items() if not is_head_array(name)}

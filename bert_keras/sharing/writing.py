@@ -24,7 +24,6 @@ from bert_keras.sharing.form import (
     config_of,
     has_heads,
     head_arrays,
-    is_rebuildable,
     variable_names,
 )
 from bert_keras.sharing.record import training_record
@@ -88,7 +87,7 @@ def save_pretrained(
         FileExistsError: if the folder exists and is not empty, unless `overwrite` is True; also then, if it
             holds files that do not come from here.
         ValueError: if the text encoder does not belong to the model, an argument is of another form, or the
-            model has layers that could not be rebuilt from its configuration (quantised or with LoRA).
+            model's heads have layers that were quantised or have LoRA (those of the encoder are kept).
 
     Example:
 
@@ -147,16 +146,17 @@ def _check(model: keras.Model, text_encoder: TextEncoder) -> None:
             f"`text_encoder` has {text_encoder.vocab_size} ids, but the encoder {vocab_size}: they do not "
             "belong together."
         )
+    own = {id(layer) for layer in encoder._flatten_layers()}
     changed = [
         layer.name
         for layer in model._flatten_layers()
-        if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None)
+        if id(layer) not in own
+        and (getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None))
     ]
-    if changed and is_rebuildable(encoder):
+    if changed:
         raise ValueError(
-            f"{len(changed)} layers are quantised or have LoRA parts, such as {changed[:3]}, of which the "
-            "encoder's configuration does not tell. Fold LoRA into the weights first (`merge_lora`), and "
-            "save before `quantize`: it can be done again after loading."
+            f"LoRA and int8 are for encoders; the layers {changed[:3]} belong to heads that were quantised "
+            "or have LoRA. Leave heads as they are."
         )
 
 

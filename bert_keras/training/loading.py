@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -51,7 +51,7 @@ def load_model(
                 "which this library cannot build. Build it yourself and pass it as `encoder`."
             )
         encoder = ENCODER_CLASSES[saved["class_name"]].from_config(saved["config"])
-    _make_fitting(encoder, saved, f"{weights_path(filepath)} does not fit the encoder")
+    make_fitting(encoder, saved, f"{weights_path(filepath)} does not fit the encoder")
     if tasks is None:
         tasks = [TaskMetadata.from_config(task) for task in metadata["tasks"]]
     model = MultiTaskModel(encoder, tasks, seed=metadata["seed"])
@@ -60,8 +60,13 @@ def load_model(
     return model
 
 
-def _make_fitting(encoder: keras.Model, saved: dict[str, Any], problem: str) -> None:
+def make_fitting(encoder: keras.Model, saved: Mapping[str, Any], problem: str) -> None:
     """Give an encoder the LoRA or int8 layers that a file has, if it has the file's shape otherwise.
+
+    Args:
+        encoder: the encoder.
+        saved: its `variables` (pairs of path and shape) and `changes` (of `changes_of`; absent if none).
+        problem: how the error begins.
 
     Raises:
         ValueError: if it differs; every difference is named.

@@ -12,6 +12,7 @@ from safetensors import numpy as safetensors_numpy
 from bert_keras import (
     MultiTaskModel,
     TaskMetadata,
+    add_lora,
     create_qrnn,
     create_recipe,
     embed,
@@ -19,10 +20,12 @@ from bert_keras import (
     load_huggingface,
     load_pretrained,
     predict,
+    quantize,
     save_huggingface,
     save_pretrained,
     train_model,
 )
+from bert_keras.encoders.changes import changes_of
 from bert_keras.sharing import folders
 
 TEXTS = ["a good film", "a dull play and a bad film"]
@@ -355,11 +358,32 @@ def test_what_could_not_be_loaded_again_is_refused(model, text_encoder, tiny, ta
         save_pretrained(model, tmp_path / "x", None)
     changed = MultiTaskModel(tiny(), tasks)
     changed.heads["mood"].classifier.enable_lora(2)
-    with pytest.raises(ValueError, match=r"1 layers are quantised or have LoRA parts, such as \['classif"):
+    with pytest.raises(ValueError, match=r"the layers \['classif.*belong to heads"):
         save_pretrained(changed, tmp_path / "x", text_encoder)
     with pytest.raises(ValueError, match="`history` must give for each phase"):
         save_pretrained(model, tmp_path / "x", text_encoder, history={"finetune": [1.0]})
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("change", ["lora", "int8"])
+@pytest.mark.parametrize("is_given", [False, True])
+def test_lora_and_int8_are_kept(change, is_given, text_encoder, tiny, tasks, arrays, tmp_path):
+    model = MultiTaskModel(tiny(), tasks)
+    if change == "lora":
+        add_lora(model, rank=3)
+        model.set_weights([value + 0.1 for value in model.get_weights()])
+    else:
+        quantize(model, "int8")
+    folder = save_pretrained(model, tmp_path / "x", text_encoder, verbose=0)
+    loaded = load_pretrained(folder, encoder=tiny() if is_given else None).model
+    assert changes_of(loaded.encoder) == changes_of(model.encoder) != {}
+    for name, logits in model.predict(arrays(), verbose=0).items():
+        np.testing.assert_array_equal(loaded.predict(arrays(), verbose=0)[name], logits)
+    config = json.loads((folder / "config.json").read_text())
+    config["encoder"]["changes"] = {"lora": [{"layer": 99, "rank": 2, "alpha": 2, "parts": None}]}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="config.json' tells of LoRA or int8 that cannot be made"):
+        load_pretrained(folder)
 
 
 def test_numbers_that_json_cannot_hold(model, text_encoder, tmp_path):
