@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from bert_keras.encoders import LSTMEncoder, QRNNEncoder
+from bert_keras.encoders.changes import quantized_layers
 from bert_keras.encoders.inputs import encoder_inputs, input_names, select_inputs
 from bert_keras.sharing.folders import checked_target, replacing_folder
 from bert_keras.sharing.form import TEXT_ENCODER_FOLDER, has_heads, is_rebuildable
@@ -120,6 +121,11 @@ def _checked_format(model: keras.Model, format: str, check: bool) -> Format:
         )
     form = FORMATS[format]
     encoder = model.encoder if has_heads(model) else model
+    if quantized_layers(encoder):
+        raise ValueError(
+            "The encoder was quantised to int8, which is not exported. Export the model as it was before "
+            "`quantize`, and let the runtime's own tools make it smaller."
+        )
     if isinstance(encoder, LSTMEncoder | QRNNEncoder) and not form.takes_loops:
         raise ValueError(
             f"format={format!r} has no {type(encoder).__name__}: its converter knows no loops over texts of "

@@ -78,10 +78,10 @@ def load_pretrained(
     Example:
 
     ```python
-    save_pretrained(model, "my_sentiment", text_encoder)
-    pretrained = load_pretrained("my_sentiment")
-    pretrained.classify("A fine film.").label
-    model = train_model(pretrained.model, [sentiment], finetune_generator=batches)  # or go on training
+    save_pretrained(model, "my_reviewer", text_encoder)
+    pretrained = load_pretrained("my_reviewer")
+    pretrained.classify("A fine film.", task="sentiment").label
+    model = train_model(pretrained.model, [sentiment], finetune_generator=reviews)  # or go on training
     ```
     """
     if revision is not None and Path(directory_or_name).is_dir():

@@ -92,9 +92,9 @@ def save_pretrained(
     Example:
 
     ```python
-    save_pretrained(model, "my_sentiment", text_encoder, license="apache-2.0", language="en",
+    save_pretrained(model, "my_folder", text_encoder, license="apache-2.0", language="en",
                     data="67,349 sentences from film reviews.", scores=evaluate_model(model, held_out))
-    load_pretrained("my_sentiment").classify("A fine film.").label
+    load_pretrained("my_folder").classify("A fine film.").label
     ```
 
     Sources: https://huggingface.co/docs/hub/model-cards; Mitchell et al. 2019, "Model Cards for Model

@@ -51,7 +51,15 @@ class TrainedShare(NamedTuple):
 
 
 def trained_share(model: keras.Model) -> TrainedShare:
-    """Return how many parameters of a model are trained."""
+    """Return how many parameters of a model are trained.
+
+    Example:
+
+    ```python
+    freeze(model)
+    print(trained_share(model))  # those of the heads alone
+    ```
+    """
     trained, every = (
         sum(math.prod(v.shape) for v in some) for some in (model.trainable_weights, model.weights)
     )
@@ -95,7 +103,7 @@ def add_lora(
     encoder = load_huggingface("all-MiniLM-L6-v2")
     print(add_lora(encoder, rank=8))
     recipe = create_recipe("gentle", learning_rate=5e-4)  # LoRA wants larger rates
-    model = train_model(encoder, tasks, finetune_generator=batches, recipe=recipe)
+    model = train_model(encoder, [sentiment], finetune_generator=reviews, recipe=recipe)
     merge_lora(model)
     ```
 
@@ -166,6 +174,8 @@ def merge_lora(model: keras.Model) -> TrainedShare:
     Example:
 
     ```python
+    add_lora(model)
+    model = train_model(model, [sentiment], finetune_generator=reviews)
     merge_lora(model)
     save_huggingface(model, "my_sentiment", text_encoder=text_encoder)
     ```
@@ -204,9 +214,9 @@ def freeze(model: keras.Model, layers: Layers = "encoder") -> TrainedShare:
     Example:
 
     ```python
-    print(freeze(encoder, layers=4))
+    print(freeze(encoder, layers=1))  # embeddings and the first block
     freeze(encoder, layers=lambda variable: not variable.path.endswith("bias"))  # BitFit
-    model = train_model(encoder, tasks, finetune_generator=batches)
+    model = train_model(encoder, [sentiment], finetune_generator=reviews)
     ```
     """
     return _set_trainable(model, layers, False)

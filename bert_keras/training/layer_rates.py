@@ -247,7 +247,7 @@ class AdamW(LayerRates, _KerasAdamW):
 
     ```python
     optimizer = AdamW(1e-4, layer_decay=0.8, weight_decay=0.01)
-    model = train_model(encoder, tasks, finetune_generator=batches, finetune_optimizer=optimizer)
+    model = train_model(encoder, [sentiment], finetune_generator=reviews, finetune_optimizer=optimizer)
     ```
     """
 

@@ -59,7 +59,7 @@ def quantize(model: keras.Model, mode: str = "int8", *, activations: bool = Fals
     Example:
 
     ```python
-    model = load_model("my_weights")
+    model.save_weights("my_weights")  # to train it again
     print(quantize(model, "int8"))
     model.save_weights("my_small_weights")
     ```

@@ -33,7 +33,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
     Example:
 
     ```python
-    model = train_model(encoder, tasks, finetune_generator=batches, finetune_epochs=6,
+    model = train_model(encoder, [sentiment], finetune_generator=reviews, finetune_epochs=6,
                         finetune_callbacks=[GradualUnfreezing(epochs=1)])
     ```
 

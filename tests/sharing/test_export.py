@@ -20,6 +20,7 @@ from bert_keras import (
     create_text_cnn,
     encoder_inputs,
     export_model,
+    quantize,
 )
 from bert_keras.sharing import exporting
 from bert_keras.sharing.formats import FORMATS
@@ -213,9 +214,13 @@ def test_a_missing_package_names_the_extra(model, tmp_path, monkeypatch, format,
 
 
 @on_tensorflow
-def test_what_is_refused(model, tmp_path):
+def test_what_is_refused(model, tiny, tmp_path):
     with pytest.raises(ValueError, match="`format` must be one of"):
         export_model(model, tmp_path / "x", "pickle")
+    small = tiny()
+    quantize(small, "int8")
+    with pytest.raises(ValueError, match="quantised to int8, which is not exported"):
+        export_model(small, tmp_path / "x")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="overwrite=True"):
