@@ -1,0 +1,126 @@
+"""What an encoder's layers know of sentiment before any fine-tuning: a linear classifier on each layer.
+
+    BERT_KERAS_DATA=... python -m benchmarks.probing --weights NAME --text-encoder FOLDER [--json FILE]
+
+The hidden states behind the embeddings, each block and the last norm are averaged over a sentence of `sst2`,
+standardised, and classified by logistic regression (scikit-learn), for saved weights and for fresh ones of
+the same shape. The penalty is the one that does best on a tuning split; accuracy on the development data.
+Beside them a logistic regression on counts of words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from benchmarks.common import data_folder, environment, parser, report
+from bert_keras import (
+    Example,
+    Sentence,
+    TextEncoder,
+    create_transformer,
+    encode_examples,
+    encoder_arrays,
+    labelled_generator,
+    load_model,
+    read_delimited,
+)
+
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
+
+
+def layer_means(encoder: keras.Model, sentences: list[Sentence], pad_id: int) -> dict[str, np.ndarray]:
+    """Return for each layer the means over the sentences, `(sentences, width)`."""
+    blocks = [f"layer_{number}" for number in range(encoder.num_layers)]
+    names = ["embeddings", *blocks, *(["final_norm"] if encoder.norm_placement == "pre" else [])]
+    outputs = {name: encoder.get_layer(name).output for name in names}
+    probe = keras.Model(encoder.input, outputs)
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for batch in labelled_generator(sentences, pad_id=pad_id, batch_size=64, shuffle=False, wrap=False):
+        share = batch.padding_mask / np.maximum(1, batch.padding_mask.sum(1, keepdims=True))
+        for name, hidden in probe.predict_on_batch(encoder_arrays(batch)).items():
+            found[name].append((np.asarray(hidden, "float32") * share[..., None]).sum(1))
+    return {name: np.concatenate(parts)[: len(sentences)] for name, parts in found.items()}  # no empty rows
+
+
+def accuracy(features: dict[str, Any], labels: dict[str, np.ndarray], scale: bool) -> float:
+    """Return the accuracy on the development data of the classifier that is best on the tuning split."""
+
+    def fitted(penalty: float) -> Any:
+        classifier = LogisticRegression(C=penalty, max_iter=1000)
+        model = make_pipeline(StandardScaler(), classifier) if scale else classifier
+        return model.fit(features["train"], labels["train"])
+
+    models = [fitted(penalty) for penalty in PENALTIES]
+    best = max(models, key=lambda model: model.score(features["tuning"], labels["tuning"]))
+    return float(best.score(features["dev"], labels["dev"]))
+
+
+def labels_of(examples: Iterable[Example]) -> np.ndarray:
+    return np.array([int(example.labels["sst2"]) for example in examples])
+
+
+def main() -> None:
+    command = parser(__doc__)
+    command.add_argument("--weights", default="weights/gutenberg/pretrained")
+    command.add_argument("--text-encoder", default="weights/gutenberg/text_encoder")
+    command.add_argument("--examples", type=int, nargs="+", default=[800, 4000])
+    command.add_argument("--tuning", type=int, default=500)
+    options = command.parse_args()
+    if options.smoke:
+        options.examples, options.tuning = [32], 32
+    text_encoder = TextEncoder.load(options.text_encoder)
+    data = data_folder() / "sst2"
+    every = list(read_delimited(data / "train.tsv", text=0, labels={"sst2": 1}))
+    order = np.random.default_rng(0).permutation(len(every))
+    parts = {
+        "tuning": [every[i] for i in order[: options.tuning]],
+        "train": [every[i] for i in order[options.tuning :][: max(options.examples)]],
+        "dev": list(read_delimited(data / "dev.tsv", text=0, labels={"sst2": 1})),
+    }
+    labels = {name: labels_of(part) for name, part in parts.items()}
+    sentences = {
+        name: encode_examples(
+            text_encoder, [Example(example.text, labels={}) for example in part], [], max_len=64
+        )
+        for name, part in parts.items()
+    }
+    saved = load_model(options.weights).encoder
+    fresh = create_transformer(**{**saved.get_config(), "seed": 1})
+    rows: list[list[Any]] = []
+    for start, encoder in (("saved", saved), ("fresh", fresh)):
+        means = {name: layer_means(encoder, part, text_encoder.pad_id) for name, part in sentences.items()}
+        for layer in means["dev"]:
+            features = {name: part[layer] for name, part in means.items()}
+            rows.append([start, layer, *scores(features, labels, options.examples, True)])
+    counts = CountVectorizer(token_pattern=r"\S+")
+    counts.fit([example.text for example in parts["train"]])
+    words = {name: counts.transform([example.text for example in part]) for name, part in parts.items()}
+    rows.append(["words", "counts", *scores(words, labels, options.examples, False)])
+    result = {"question": "probing", "options": vars(options), "rows": rows}
+    result |= environment(["keras", "tensorflow", "scikit-learn"])
+    title = "Accuracy on sst2 of a linear classifier on the means of each layer"
+    report(
+        title, ["start", "layer", *(f"{n} examples" for n in options.examples)], rows, result, options.json
+    )
+
+
+def scores(
+    features: dict[str, Any], labels: dict[str, np.ndarray], numbers: list[int], scale: bool
+) -> list[str]:
+    found = []
+    for number in numbers:
+        some = {**features, "train": features["train"][:number]}
+        found.append(f"{accuracy(some, {**labels, 'train': labels['train'][:number]}, scale):.3f}")
+    return found
+
+
+if __name__ == "__main__":
+    main()
