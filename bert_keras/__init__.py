@@ -7,6 +7,7 @@ without Keras.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bert_keras.advice import advising, on_backend
 from bert_keras.version import __version__
 
 if TYPE_CHECKING:
@@ -171,7 +172,8 @@ __all__ = ["__version__", *_HOME_OF]  # noqa: PLE0604
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'bert_keras' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
+    with advising(on_backend):
+        value = getattr(import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value
 

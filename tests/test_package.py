@@ -10,7 +10,18 @@ import pytest
 import bert_keras
 
 ROOT = Path(bert_keras.__file__).parent
-ORDER = ["version", "schedules", "tasks", "text", "data", "plots", "encoders", "checkpoints", "training"]
+ORDER = [
+    "version",
+    "advice",
+    "schedules",
+    "tasks",
+    "text",
+    "data",
+    "plots",
+    "encoders",
+    "checkpoints",
+    "training",
+]
 ORDER += ["use", "sharing", "__main__", "cli"]
 
 

@@ -319,7 +319,7 @@ def _guarded(run: Callable[[], Any]) -> Any:
         if isinstance(error, BrokenPipeError):  # whoever read our output has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from error
-        typer.echo(f"error: {error}", err=True)
+        typer.echo("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         typer.echo("stopped" if not error.args else str(error), err=True)

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import keras
 
+from bert_keras.advice import advising, on_full_memory
 from bert_keras.tasks import TaskMetadata, check_tasks
 from bert_keras.training.budget import OPEN_END, TimeBudget, budget_seconds
 from bert_keras.training.checks import check_causality, check_packing, encoder_facts
@@ -278,6 +279,7 @@ class _Phase:
                 optimizer=self.optimizer, steps_per_execution=steps_per_execution, jit_compile=jit_compile
             )
             self._place_layers()
+            stack.enter_context(advising(on_full_memory))
             model.optimizer.build(model.trainable_variables)
             return model.fit(
                 self.feed.as_keras_data(),
