@@ -17,7 +17,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """The two questions of a download: which files there are, and what is in them.
+    """The questions of a download: which files there are (as releases up to 0.x ask, and as 1.x do), and
+    what is in them.
 
     Source: https://huggingface.co/docs/hub/api
     """
@@ -29,9 +30,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         folder, revisions = self.server.folder, ("main", "v1", COMMIT)
         self.server.asked.append(path)
+        files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
         for revision in revisions:
+            if path == f"/api/models/ann/moods/tree/{revision}":
+                entries = [self.entry(file) for file in files]
+                return self.send(json.dumps(entries).encode(), "application/json", with_body)
             if path == f"/api/models/ann/moods/revision/{revision}":
-                files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
                 names = [str(p.relative_to(folder)) for p in files]
                 siblings = [{"rfilename": name} for name in names]
                 content = json.dumps({"id": "ann/moods", "sha": COMMIT, "siblings": siblings}).encode()
@@ -44,6 +48,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("X-Error-Code", "RepoNotFound" if "nobody" in path else "RevisionNotFound")
         self.send_header("Content-Length", "0")
         return self.end_headers()
+
+    def entry(self, file):
+        content = file.read_bytes()
+        path = str(file.relative_to(self.server.folder))
+        return {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
 
     def send(self, content, kind, with_body):
         self.send_response(200)
