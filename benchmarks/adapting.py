@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import keras
 
-from benchmarks.common import RunLog, environment, mean_and_spread, minilm, parser, report, searched
-from benchmarks.quantisation import batches, read
+from benchmarks.common import RunLog, environment, mean_and_spread, minilm, parser, report, searched, sst2
+from benchmarks.quantisation import batches
 from bert_keras import (
     GradualUnfreezing,
     TaskMetadata,
@@ -70,11 +70,11 @@ def main() -> None:
         options.examples, options.tuning, options.epochs, options.seeds = 32, 32, 1, 1
         ways = {name: way._replace(rates=way.rates[:1]) for name, way in list(ways.items())[:2]}
     text_encoder = load_text_encoder(minilm())
-    rows = read("train", options.tuning + options.examples)
+    rows = sst2("train", options.tuning + options.examples)
     tuning, train, dev = (
         rows[: options.tuning],
         rows[options.tuning :],
-        read("dev", 32 if options.smoke else None),
+        sst2("dev", 32 if options.smoke else None),
     )
     splits = {
         "tuning": batches(text_encoder, tuning, is_training=False),

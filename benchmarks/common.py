@@ -154,6 +154,13 @@ def kerashub_masked_lm(
     return keras_hub.models.BertMaskedLM(backbone, preprocessor=preprocessor)
 
 
+def sst2(split: str, count: int | None = None) -> list[tuple[str, int]]:
+    """Return texts and labels of `sst2`, from the beginning of a split."""
+    lines = (data_folder() / f"sst2/{split}.tsv").read_text(encoding="utf-8").split("\n")
+    rows = [line.split("\t") for line in lines if line]
+    return [(text, int(label)) for text, label in rows[:count]]
+
+
 def scaled_recipe(name: str, factor: float, **figures: Any) -> Any:
     """Return a recipe of ours with figures changed and its learning rates multiplied."""
     from bert_keras import create_recipe

@@ -28,6 +28,7 @@ from benchmarks.common import (
     report,
     scaled_recipe,
     searched,
+    sst2,
 )
 from bert_keras import (
     Sentence,
@@ -48,11 +49,10 @@ TASKS = ("sentiment", "pos")
 MAX_LEN = 64
 
 
-def read_sst2(path: Path, text_encoder: TextEncoder) -> list[Sentence]:
-    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n") if line]
+def read_sst2(split: str, text_encoder: TextEncoder) -> list[Sentence]:
     return [
-        sentence_from_text(text_encoder, text, sentence_labels={"sentiment": int(label)}, max_len=MAX_LEN)
-        for text, label in rows
+        sentence_from_text(text_encoder, text, sentence_labels={"sentiment": label}, max_len=MAX_LEN)
+        for text, label in sst2(split)
     ]
 
 
@@ -111,7 +111,7 @@ def main() -> None:
     text_encoder = TextEncoder.load(options.text_encoder)
     tags = sorted({tag for _, labels in tagged_sentences(data / "ud-ewt/train.tsv") for tag in labels})
     sources = {
-        "sentiment": [read_sst2(data / f"sst2/{split}.tsv", text_encoder) for split in ("train", "dev")],
+        "sentiment": [read_sst2(split, text_encoder) for split in ("train", "dev")],
         "pos": [read_pos(data / f"ud-ewt/{split}.tsv", text_encoder, tags) for split in ("train", "dev")],
     }
     shuffle = np.random.default_rng(0)

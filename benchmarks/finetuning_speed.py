@@ -18,12 +18,12 @@ from typing import Any
 
 from benchmarks.common import (
     compared,
-    data_folder,
     environment,
     minilm,
     parser,
     report,
     serve_timed,
+    sst2,
     workers_of,
 )
 
@@ -34,11 +34,6 @@ SIDES = [
     ("transformers", "torch", "float32"),
 ]
 RATE = 5e-5
-
-
-def texts(count: int) -> list[tuple[str, int]]:
-    lines = (data_folder() / "sst2/train.tsv").read_text(encoding="utf-8").split("\n")[:count]
-    return [(text, int(label)) for text, label in (line.split("\t") for line in lines if line)]
 
 
 def bert_keras_run(count: int, dtype: str) -> Callable[[], Any]:
@@ -59,7 +54,7 @@ def bert_keras_run(count: int, dtype: str) -> Callable[[], Any]:
     def run() -> None:
         sentences = [
             sentence_from_text(text_encoder, text, sentence_labels={"sst2": label}, max_len=128)
-            for text, label in texts(count)
+            for text, label in sst2("train", count)
         ]
         mean = sum(len(sentence.tokens) for sentence in sentences) / len(sentences)
         rows = max(1, round(32 * mean / 128))  # about 32 sentences
@@ -85,7 +80,7 @@ def transformers_run(count: int, dtype: str) -> Callable[[], Any]:
     model = transformers.AutoModelForSequenceClassification.from_pretrained(minilm(), num_labels=2).train()
 
     def run() -> None:
-        examples = texts(count)
+        examples = sst2("train", count)
         optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
         for start in range(0, len(examples), 32):
             some = examples[start : start + 32]
@@ -114,7 +109,7 @@ def main() -> None:
     rounds, count = (1, 64) if options.smoke else (options.rounds, options.sentences)
     from transformers import AutoTokenizer
 
-    ids = AutoTokenizer.from_pretrained(minilm())([text for text, _ in texts(count)])["input_ids"]
+    ids = AutoTokenizer.from_pretrained(minilm())([text for text, _ in sst2("train", count)])["input_ids"]
     tokens = sum(map(len, ids))
     workers = workers_of(MODULE, SIDES, count)
     rows, seconds = compared(workers, rounds, 0, tokens)

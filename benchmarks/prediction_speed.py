@@ -13,8 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.common import compared, environment, minilm, parser, report, serve_timed, workers_of
-from benchmarks.finetuning_speed import texts
+from benchmarks.common import compared, environment, minilm, parser, report, serve_timed, sst2, workers_of
 
 MODULE = "benchmarks.prediction_speed"
 SIDES = [
@@ -55,7 +54,7 @@ def transformers_run(raw: list[str], dtype: str) -> Callable[[], Any]:
 
 
 def child(name: str, dtype: str, count: str) -> None:
-    raw = [text for text, _ in texts(int(count))]
+    raw = [text for text, _ in sst2("train", int(count))]
     make = {"bert_keras": bert_keras_run, "transformers": transformers_run}[name]
     predicted = make(raw, dtype)
     if not {*predicted()} <= {"bad", "good"} or len(predicted()) != len(raw):

@@ -20,12 +20,12 @@ from typing import Any
 from benchmarks.common import (
     Worker,
     alternate,
-    data_folder,
     environment,
     minilm,
     parser,
     report,
     serve,
+    sst2,
     summary,
 )
 
@@ -33,13 +33,6 @@ MODULE = "benchmarks.quantisation"
 BACKENDS = ("tensorflow", "jax", "torch")
 WAYS: dict[str, dict[str, Any] | None] = {"float32": None, "int8": {}, "int8 products": {"activations": True}}
 MAX_LEN = 64
-
-
-def read(split: str, count: int | None = None) -> list[tuple[str, int]]:
-    """Return texts and labels of a split, from the beginning."""
-    lines = (data_folder() / f"sst2/{split}.tsv").read_text(encoding="utf-8").split("\n")
-    rows = [line.split("\t") for line in lines if line]
-    return [(text, int(label)) for text, label in rows[:count]]
 
 
 def batches(text_encoder: Any, rows: list[tuple[str, int]], seed: int = 0, is_training: bool = True) -> Any:
@@ -70,7 +63,7 @@ def finetuned(folder: Path, count: int, epochs: int) -> None:
     model = train_model(
         load_huggingface(minilm(), verbose=0),
         [TaskMetadata("sst2", False, 2, 0.1, read_from="mean")],
-        finetune_generator=batches(text_encoder, read("train", count)),
+        finetune_generator=batches(text_encoder, sst2("train", count)),
         finetune_epochs=epochs,
         recipe=create_recipe("gentle"),
         verbose=0,
@@ -83,7 +76,7 @@ def measured(folder: Path, count: int | None, timed: int, rounds: int) -> dict[s
     from bert_keras import load_model, load_text_encoder, predict, quantize
 
     text_encoder = load_text_encoder(minilm())
-    rows = read("dev", count)
+    rows = sst2("dev", count)
     models, megabytes = {}, {}
     for name, arguments in WAYS.items():
         models[name] = load_model(folder / "model")

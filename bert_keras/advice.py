@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -12,16 +13,20 @@ BACKENDS = ("tensorflow", "jax", "torch")
 _FULL = ("ResourceExhaustedError", "OutOfMemoryError", "MemoryError", "RESOURCE_EXHAUSTED", "out of memory")
 
 
-@contextlib.contextmanager
-def advising(note_on: Callable[[BaseException], str | None]) -> Iterator[None]:
-    """Let errors pass through this context with a note added to those that `note_on` has one for."""
-    try:
-        yield
-    except BaseException as error:
-        note = note_on(error)
-        if note is not None and note not in getattr(error, "__notes__", ()):
+class advising(contextlib.AbstractContextManager):  # noqa: N801  # read as a word of `with`
+    """Let errors pass through this context with a note added to those that `note_on` has one for.
+
+    Args:
+        note_on: from an error to what should be done, or None.
+    """
+
+    def __init__(self, note_on: Callable[[BaseException], str | None]) -> None:
+        self.note_on = note_on
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        note = None if error is None else self.note_on(error)
+        if error is not None and note is not None and note not in getattr(error, "__notes__", ()):
             error.add_note(note)
-        raise
 
 
 def on_backend(error: BaseException) -> str | None:

@@ -63,3 +63,14 @@ def small():
 
     with docs_world.small():
         yield
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, small):
+    """What those examples take for granted, with files in a folder of its own."""
+    import docs_world
+
+    world = docs_world.World(tmp_path_factory.mktemp("world"))
+    docs_world.write_files(world.folder)
+    world.write_models()
+    return world

@@ -203,10 +203,7 @@ class World:
         self.masked_model().save_weights(folder / "my_awesome_model")
         self.model().save_weights(folder / "pretrained")
         _write_gpt(folder / "openai-gpt")
-
-    def write_google(self):
-        """Write a checkpoint in the form of Google's BERT, with TensorFlow."""
-        write_google_bert(self.folder / GOOGLE, self.masked_model(), self.text_encoder)
+        _write_google_bert(folder / GOOGLE, self.masked_model(), self.text_encoder)
 
 
 @contextlib.contextmanager
@@ -283,7 +280,8 @@ def _write_gpt(directory):
     (directory / "params_shapes.json").write_text(json.dumps(shapes))
 
 
-def write_google_bert(directory, model, text_encoder):
+def _write_google_bert(directory, model, text_encoder):
+    """Google's BERT, as TensorFlow writes it."""
     import tensorflow as tf
 
     from bert_keras.checkpoints.configs import config_to_json

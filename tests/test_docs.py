@@ -14,7 +14,6 @@ from pathlib import Path
 import keras
 import pytest
 from docs_blocks import blocks_of, commands_of, compiled, names_given
-from docs_world import GOOGLE, World, write_files
 from typer.testing import CliRunner
 
 import bert_keras
@@ -31,15 +30,6 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LANGUAGES = {"python", "sh", "toml", "text", ""}
 NOT_RUN = {"demo"}  # commands that take minutes; .ci/run has the quick start as a step of its own
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory, small):
-    folder = tmp_path_factory.mktemp("world")
-    write_files(folder)
-    world = World(folder)
-    world.write_models()
-    return world
 
 
 @pytest.fixture
@@ -62,8 +52,6 @@ def test_page(page, here, world):
     names = {"__name__": "page"}
     if page.name == "README.md":  # its blocks leave the imports out
         exec("import numpy as np\nfrom bert_keras import *", names)
-    if GOOGLE in text and not (here / GOOGLE).exists():
-        World(here).write_google()
     for block in blocks_of(text):
         assert block.language in LANGUAGES, f"{where(page)}, line {block.line}: ```{block.language}"
         names |= {name: world.get(source) for name, source in names_given(block.given).items()}

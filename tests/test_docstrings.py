@@ -12,7 +12,6 @@ from pathlib import Path
 import keras
 import pytest
 from docs_blocks import blocks_of
-from docs_world import World, write_files
 
 import bert_keras
 from bert_keras import plots, use
@@ -73,16 +72,6 @@ def named(node, name):
 
 
 EXAMPLES = list(docstrings())
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory, small):
-    folder = tmp_path_factory.mktemp("world")
-    write_files(folder)
-    world = World(folder)
-    world.write_models()
-    world.write_google()
-    return world
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from bert_keras.cli.settings import (
     require,
     save_settings,
 )
-from bert_keras.cli.starts import WEIGHTS, WEIGHTS_FILE, Start, load_start
+from bert_keras.cli.starts import Start, load_start
 from bert_keras.data import (
     Corpus,
     encode_examples,
@@ -35,6 +35,7 @@ from bert_keras.data import (
 from bert_keras.data.example import Example
 from bert_keras.encoders import create_transformer
 from bert_keras.schedules import TaskWeightScheduler
+from bert_keras.sharing.form import RUN_WEIGHTS, RUN_WEIGHTS_FILE
 from bert_keras.tasks import TaskMetadata
 from bert_keras.text import load_text_encoder
 from bert_keras.training import Recipe, create_recipe, evaluate_model, train_model
@@ -228,7 +229,7 @@ def _run(
     held_out: Any,
 ) -> dict[str, Any]:
     def begin() -> None:
-        for name in (WEIGHTS_FILE, CHECKPOINT_FILE):
+        for name in (RUN_WEIGHTS_FILE, CHECKPOINT_FILE):
             (directory / name).unlink(missing_ok=True)
         save_settings(settings, directory)
         start.text_encoder.save(directory / "text_encoder")
@@ -239,7 +240,7 @@ def _run(
         model = train([run, log])
     if run.was_stopped:
         raise StoppedRun(f"Stopped after {run.step} of {num_steps} steps. To go on: add --resume {directory}")
-    model.save_weights(directory / WEIGHTS)
+    model.save_weights(directory / RUN_WEIGHTS)
     (directory / CHECKPOINT_FILE).unlink(missing_ok=True)
     [history] = [phase.history for phase in model.training_history.values()]
     result = {"output": str(directory), "steps": num_steps}
@@ -263,7 +264,7 @@ def _directory(output: str, resume: Path | None, overwrite: bool) -> Path:
     if resume is not None:
         return resume
     directory = Path(output)
-    for name in (WEIGHTS_FILE, CHECKPOINT_FILE):
+    for name in (RUN_WEIGHTS_FILE, CHECKPOINT_FILE):
         if (directory / name).exists() and not overwrite:
             raise FileExistsError(
                 f"{directory} holds a run already ({name}). Give another --output, or --overwrite"

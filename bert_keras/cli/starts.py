@@ -11,11 +11,8 @@ import keras
 from bert_keras.checkpoints import load_bert, load_huggingface, load_openai, openai_directory
 from bert_keras.checkpoints.loading import huggingface_directory
 from bert_keras.sharing import load_pretrained
-from bert_keras.sharing.form import is_shared
+from bert_keras.sharing.form import RUN_WEIGHTS_FILE, is_shared
 from bert_keras.text import TextEncoder, load_text_encoder
-
-WEIGHTS = "model"
-WEIGHTS_FILE = "model.weights.h5"
 
 
 class Start(NamedTuple):
@@ -48,7 +45,7 @@ def load_start(
         FileNotFoundError, ValueError, ImportError, OSError: of the loading functions.
     """
     path = Path(start)
-    if (path / WEIGHTS_FILE).is_file() or is_shared(path):
+    if (path / RUN_WEIGHTS_FILE).is_file() or is_shared(path):
         return load_run(path)
     options: dict[str, Any] = {"dtype": dtype, "seed": seed, "verbose": 0}
     if start == "openai" or (path / "params_shapes.json").is_file():
@@ -69,10 +66,10 @@ def load_run(directory: Path) -> Start:
     Raises:
         FileNotFoundError: if there is none.
     """
-    if not (directory / WEIGHTS_FILE).is_file() and not is_shared(directory):
+    if not (directory / RUN_WEIGHTS_FILE).is_file() and not is_shared(directory):
         raise FileNotFoundError(
-            f"{directory} is no finished run: it has no {WEIGHTS_FILE}. `bert-keras finetune` and `pretrain` "
-            "write such folders, and so does save_pretrained."
+            f"{directory} is no finished run: it has no {RUN_WEIGHTS_FILE}. `bert-keras finetune` and "
+            "`pretrain` write such folders, and so does save_pretrained."
         )
     loaded = load_pretrained(directory)
     return Start(loaded.model, loaded.text_encoder)

@@ -13,8 +13,9 @@ from typing import Any, TextIO
 
 from bert_keras.checkpoints import save_huggingface
 from bert_keras.cli.settings import HISTORY_FILE, RUN_FILE
-from bert_keras.cli.starts import WEIGHTS, load_run, load_start
+from bert_keras.cli.starts import load_run, load_start
 from bert_keras.sharing import export_model, save_pretrained
+from bert_keras.sharing.form import RUN_WEIGHTS
 from bert_keras.tasks import LM_TASK, TaskMetadata
 from bert_keras.text import read_lines
 from bert_keras.training.model import MultiTaskModel
@@ -121,7 +122,7 @@ def convert(source: str, output: Path, to: str, task: str | None, overwrite: boo
         if not isinstance(model, MultiTaskModel):
             lm = TaskMetadata(LM_TASK, True, model.vocab_size)
             model = MultiTaskModel(model, [lm])
-        model.save_weights(output / WEIGHTS)
+        model.save_weights(output / RUN_WEIGHTS)
         start.text_encoder.save(output / "text_encoder")
     return {"output": str(output), "format": to, "files": sorted(path.name for path in output.iterdir())}
 

@@ -18,10 +18,10 @@ import keras
 from bert_keras.checkpoints.array_files import is_shape
 from bert_keras.encoders import ENCODER_CLASSES
 from bert_keras.encoders.changes import changes_of
-from bert_keras.sharing.record import versions
 from bert_keras.text import TextEncoder
 from bert_keras.text.files import read_json_object
 from bert_keras.training.model import MultiTaskModel
+from bert_keras.training.saving import SUFFIX
 from bert_keras.version import __version__
 
 FORMAT = "bert_keras model"
@@ -32,6 +32,10 @@ TRAINING_FILE = "training.json"
 CARD_FILE = "README.md"
 TEXT_ENCODER_FOLDER = "text_encoder"
 OWN_NAMES = (CONFIG_FILE, WEIGHTS_FILE, TRAINING_FILE, CARD_FILE, TEXT_ENCODER_FOLDER)
+
+# Of the folders that `bert-keras pretrain` and `finetune` write.
+RUN_WEIGHTS = "model"
+RUN_WEIGHTS_FILE = f"{RUN_WEIGHTS}{SUFFIX}"
 
 _HEADS = "pretrained_heads"
 _EXPECTED = {  # the parts of config.json and their types
@@ -117,7 +121,6 @@ def config_of(model: keras.Model, text_encoder: TextEncoder, heads: Mapping[str,
         },
         "variables": [[names[id(variable)], list(variable.shape)] for variable in model.weights],
         _HEADS: {name: list(array.shape) for name, array in heads.items()},
-        "versions": versions(),
     }
 
 

@@ -13,6 +13,8 @@ from bert_keras.checkpoints.sources import SafetensorsSource
 from bert_keras.encoders import ENCODER_CLASSES
 from bert_keras.sharing.form import (
     CONFIG_FILE,
+    RUN_WEIGHTS,
+    RUN_WEIGHTS_FILE,
     TEXT_ENCODER_FOLDER,
     TRAINING_FILE,
     WEIGHTS_FILE,
@@ -32,8 +34,6 @@ from bert_keras.training.loading import load_model, make_fitting
 from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.recipes import Recipe
 from bert_keras.training.saving import read_metadata
-
-RUN_WEIGHTS = "model"  # of the folders that `bert-keras pretrain` and `finetune` write
 
 _OTHERS = {  # files of folders in other forms, and what opens those
     "bert_config.json": "load_bert",
@@ -96,7 +96,7 @@ def load_pretrained(
     directory = huggingface_directory(directory_or_name, revision)
     if is_shared(directory):
         return _load_shared(directory, encoder, dtype)
-    if (directory / f"{RUN_WEIGHTS}.weights.h5").is_file():
+    if (directory / RUN_WEIGHTS_FILE).is_file():
         return _load_run(directory, encoder, dtype)
     for name, function in _OTHERS.items():
         if (directory / name).is_file():
@@ -173,7 +173,7 @@ def _with_heads(encoder: keras.Model, config: Mapping[str, Any], path: Path) -> 
         return encoder
     try:
         tasks = [TaskMetadata.from_config(task) for task in config["tasks"]]
-        recipes = {phase: Recipe(**recipe) for phase, recipe in config["recipes"].items()}
+        recipes = {phase: Recipe.from_config(recipe) for phase, recipe in config["recipes"].items()}
         seed = int(config["seed"])
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{str(path)!r} describes no tasks and recipes of this version: {error}") from error
@@ -214,7 +214,7 @@ def _load_run(directory: Path, encoder: keras.Model | None, dtype: Any) -> Pretr
     weights = directory / RUN_WEIGHTS
     saved = read_metadata(weights)["encoder"]
     if encoder is None and dtype is not None:
-        encoder = _build_encoder(saved, Path(f"{weights}.weights.h5"), dtype)
+        encoder = _build_encoder(saved, directory / RUN_WEIGHTS_FILE, dtype)
     model = load_model(weights, encoder)
     text_encoder = TextEncoder.load(directory / TEXT_ENCODER_FOLDER)
     return Pretrained(model, text_encoder, directory, {}, {})

@@ -11,9 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from bert_keras.advice import BACKENDS
 from bert_keras.version import __version__
-
-_BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def versions() -> dict[str, str]:
@@ -26,7 +25,7 @@ def versions() -> dict[str, str]:
         "backend": backend,
         "numpy": np.__version__,
     }
-    if backend in _BACKENDS:
+    if backend in BACKENDS:
         found[backend] = importlib.import_module(backend).__version__
     return found
 

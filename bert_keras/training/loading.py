@@ -56,7 +56,9 @@ def load_model(
         tasks = [TaskMetadata.from_config(task) for task in metadata["tasks"]]
     model = MultiTaskModel(encoder, tasks, seed=metadata["seed"])
     model.load_weights(filepath)
-    model.recipes = {phase: Recipe(**config) for phase, config in metadata.get("recipes", {}).items()}
+    model.recipes = {
+        phase: Recipe.from_config(config) for phase, config in metadata.get("recipes", {}).items()
+    }
     return model
 
 

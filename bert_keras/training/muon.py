@@ -143,7 +143,8 @@ class Muon(LayerRates, keras.optimizers.Optimizer):
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        directions = self._directions(list(grads), trainable_variables)
+        dense = [_dense(*pair) for pair in zip(grads, trainable_variables, strict=True)]
+        directions = self._directions(dense, trainable_variables)
         super()._backend_update_step(directions, trainable_variables, learning_rate)
 
     def _directions(self, grads: list[Any], variables: Sequence[Any]) -> list[Any]:
@@ -178,8 +179,6 @@ class Muon(LayerRates, keras.optimizers.Optimizer):
         factor = 1.0 if self.is_plain else self.rate_factor(placed)
         rate = ops.cast(learning_rate * factor, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype)
-        if type(gradient).__name__ == "IndexedSlices":  # of an embedding on TensorFlow, unless clipped
-            gradient = ops.add(gradient, ops.zeros_like(variable))
         if number := self._numbers[index]:
             rate = rate * self.matrix_rate
             rows, columns = variable.shape
@@ -220,6 +219,12 @@ class Muon(LayerRates, keras.optimizers.Optimizer):
             "layer_decay": self.layer_decay,
             "head_rate": self.head_rate,
         }
+
+
+def _dense(gradient: Any, variable: Any) -> Any:
+    """Return a gradient as an array: TensorFlow gives rows of a table (`IndexedSlices`), unless they are
+    clipped."""
+    return ops.add(gradient, ops.zeros_like(variable)) if hasattr(gradient, "dense_shape") else gradient
 
 
 def _apart(kernel: Any, number: int) -> Any:

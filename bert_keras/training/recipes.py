@@ -203,6 +203,25 @@ class Recipe:
         """Return the fields as a dictionary of plain values."""
         return dataclasses.asdict(self)
 
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Recipe:
+        """Return the recipe that `get_config` told of.
+
+        Raises:
+            ValueError: if fields are missing or unknown, as in a file of a newer version.
+        """
+        fields = dataclasses.fields(cls)
+        unknown = sorted({*config} - {field.name for field in fields})
+        needed = {field.name for field in fields if field.default is dataclasses.MISSING}
+        if unknown:
+            raise ValueError(
+                f"A saved recipe has fields that this version does not know: {unknown}. Install the "
+                "bert_keras that wrote it."
+            )
+        if missing := sorted(needed - {*config}):
+            raise ValueError(f"A saved recipe is damaged: it lacks the fields {missing}.")
+        return cls(**config)
+
 
 # Each figure with its source. `docs/log.md` has our own measurements.
 _TABLES: dict[str, dict[str, tuple[Any, str]]] = {

@@ -11,20 +11,11 @@ import tomllib
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from command_line import invoke
 
 from bert_keras import BERTTextEncoder, create_recipe, create_transformer, load_model, save_huggingface
-from bert_keras.cli import app
 
 WORDS = ["good", "fine", "great", "bad", "poor", "dull"]
-
-
-def invoke(*arguments, code=0, text=None):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=text)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
 
 
 @pytest.fixture(scope="module")

@@ -4,19 +4,10 @@ import json
 
 import keras
 import pytest
-from typer.testing import CliRunner
+from command_line import invoke
 
 from bert_keras import load_pretrained, save_pretrained
-from bert_keras.cli import app
 from bert_keras.sharing.runtimes import is_installed
-
-
-def invoke(*arguments, code=0, text=None):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=text)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
 
 
 @pytest.fixture

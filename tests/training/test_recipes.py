@@ -263,3 +263,14 @@ def test_muon_goes_on_exactly_after_an_interruption(toy, tmp_path, dtype, accumu
         np.abs(numpy(a) - numpy(b)).max() for a, b in zip(started.weights, whole.encoder.weights, strict=True)
     ]
     assert min(moved) > 0
+
+
+def test_saved_recipes_of_other_versions():
+    config = create_recipe("modern", layer_decay=0.9).get_config()
+    assert Recipe.from_config(config) == create_recipe("modern", layer_decay=0.9)
+    older = {name: value for name, value in config.items() if name not in ("layer_decay", "head_rate")}
+    assert Recipe.from_config(older) == create_recipe("modern")
+    with pytest.raises(ValueError, match=r"does not know: \['tomorrow'\]"):
+        Recipe.from_config({**config, "tomorrow": 1})
+    with pytest.raises(ValueError, match=r"damaged: it lacks the fields \['warmup'\]"):
+        Recipe.from_config({name: value for name, value in config.items() if name != "warmup"})
