@@ -10,7 +10,6 @@ Beside them a logistic regression on counts of words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -20,17 +19,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.common import data_folder, environment, parser, report
+from benchmarks.common import environment, parser, report, sst2
 from bert_keras import (
-    Example,
     Sentence,
     TextEncoder,
     create_transformer,
-    encode_examples,
     encoder_arrays,
     labelled_generator,
     load_model,
-    read_delimited,
+    sentence_from_text,
 )
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
@@ -63,10 +60,6 @@ def accuracy(features: dict[str, Any], labels: dict[str, np.ndarray], scale: boo
     return float(best.score(features["dev"], labels["dev"]))
 
 
-def labels_of(examples: Iterable[Example]) -> np.ndarray:
-    return np.array([int(example.labels["sst2"]) for example in examples])
-
-
 def main() -> None:
     command = parser(__doc__)
     command.add_argument("--weights", default="weights/gutenberg/pretrained")
@@ -77,19 +70,16 @@ def main() -> None:
     if options.smoke:
         options.examples, options.tuning = [32], 32
     text_encoder = TextEncoder.load(options.text_encoder)
-    data = data_folder() / "sst2"
-    every = list(read_delimited(data / "train.tsv", text=0, labels={"sst2": 1}))
+    every = sst2("train")
     order = np.random.default_rng(0).permutation(len(every))
     parts = {
         "tuning": [every[i] for i in order[: options.tuning]],
         "train": [every[i] for i in order[options.tuning :][: max(options.examples)]],
-        "dev": list(read_delimited(data / "dev.tsv", text=0, labels={"sst2": 1})),
+        "dev": sst2("dev"),
     }
-    labels = {name: labels_of(part) for name, part in parts.items()}
+    labels = {name: np.array([label for _, label in part]) for name, part in parts.items()}
     sentences = {
-        name: encode_examples(
-            text_encoder, [Example(example.text, labels={}) for example in part], [], max_len=64
-        )
+        name: [sentence_from_text(text_encoder, text, max_len=64) for text, _ in part]
         for name, part in parts.items()
     }
     saved = load_model(options.weights).encoder
@@ -101,8 +91,8 @@ def main() -> None:
             features = {name: part[layer] for name, part in means.items()}
             rows.append([start, layer, *scores(features, labels, options.examples, True)])
     counts = CountVectorizer(token_pattern=r"\S+")
-    counts.fit([example.text for example in parts["train"]])
-    words = {name: counts.transform([example.text for example in part]) for name, part in parts.items()}
+    counts.fit([text for text, _ in parts["train"]])
+    words = {name: counts.transform([text for text, _ in part]) for name, part in parts.items()}
     rows.append(["words", "counts", *scores(words, labels, options.examples, False)])
     result = {"question": "probing", "options": vars(options), "rows": rows}
     result |= environment(["keras", "tensorflow", "scikit-learn"])
