@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -55,13 +56,16 @@ def attend(query: Any, key: Any, value: Any, visible: Any, dropout: Any = None) 
     Returns:
         float, `(batch, length, heads, head_dim)`.
     """
-    if dropout is None:
+    # TensorFlow has no fused kernel, and its einsum is slower than products of transposed arrays.
+    if dropout is None and keras.backend.backend() != "tensorflow":
         return ops.dot_product_attention(query, key, value, mask=visible)
     scale = 1.0 / float(np.sqrt(query.shape[-1]))
     query = ops.transpose(query, (0, 2, 1, 3)) * ops.cast(scale, query.dtype)
     scores = ops.matmul(query, ops.transpose(key, (0, 2, 3, 1)))  # (batch, heads, from, to)
     scores = ops.where(visible, scores, ops.cast(-1e9, scores.dtype))
-    probabilities = dropout(ops.softmax(scores, axis=-1))
+    probabilities = ops.softmax(scores, axis=-1)
+    if dropout is not None:
+        probabilities = dropout(probabilities)
     return ops.transpose(ops.matmul(probabilities, ops.transpose(value, (0, 2, 1, 3))), (0, 2, 1, 3))
 
 

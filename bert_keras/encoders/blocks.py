@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import keras
 
+from bert_keras.encoders.dropout import Dropout
 from bert_keras.encoders.inputs import encoder_inputs
 from bert_keras.encoders.layers import SeedSequence
 
@@ -73,9 +74,7 @@ class BlockEncoder(keras.Model):
         hidden = embeddings(inputs["token_ids"], inputs["segment_ids"])
         for number, block in enumerate(blocks):
             norm = keras.layers.LayerNormalization(epsilon=1e-6, dtype=policy, name=f"norm_{number}")
-            drop = keras.layers.Dropout(
-                config.dropout, seed=seeds.next(), dtype=policy, name=f"drop_{number}"
-            )
+            drop = Dropout(config.dropout, seed=seeds.next(), dtype=policy, name=f"drop_{number}")
             hidden = hidden + drop(block(norm(hidden), inputs["sequence_ids"]))
         hidden = keras.layers.LayerNormalization(epsilon=1e-6, dtype=policy, name="final_norm")(hidden)
         super().__init__(inputs, hidden, name=name)
@@ -109,9 +108,7 @@ class TokenEmbeddings(keras.layers.Layer):
         self.segment_embedding: Any = None
         if config.num_segments:
             self.segment_embedding = self._table(config.num_segments, "segment_embedding", seeds)
-        self.dropout = keras.layers.Dropout(
-            config.dropout, seed=seeds.next(), dtype=self.dtype_policy, name="dropout"
-        )
+        self.dropout = Dropout(config.dropout, seed=seeds.next(), dtype=self.dtype_policy, name="dropout")
 
     def _table(self, rows: int, name: str, seeds: SeedSequence) -> keras.layers.Embedding:
         initializer = keras.initializers.TruncatedNormal(stddev=0.02, seed=seeds.next())

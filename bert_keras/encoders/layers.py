@@ -11,6 +11,7 @@ from keras import ops
 
 from bert_keras.encoders.attention import attend, rotate, sinusoidal_positions
 from bert_keras.encoders.config import TransformerConfig
+from bert_keras.encoders.dropout import Dropout, drop_features
 from bert_keras.encoders.joined import JoinedDense
 from bert_keras.encoders.norms import activation, make_norm
 
@@ -106,8 +107,8 @@ class _SubLayers:
     def norm(self, name: str) -> keras.layers.Layer:
         return norm_at(f"{self._path}/{name}", self._config, self._initial, self._policy)
 
-    def dropout(self, rate: float, name: str) -> keras.layers.Dropout:
-        return keras.layers.Dropout(rate, seed=self._initial.seeds.next(), dtype=self._policy, name=name)
+    def dropout(self, rate: float, name: str) -> Dropout:
+        return Dropout(rate, seed=self._initial.seeds.next(), dtype=self._policy, name=name)
 
 
 def norm_at(path: str, config: TransformerConfig, initial: InitialValues, policy: Any) -> keras.layers.Layer:
@@ -270,9 +271,9 @@ class TransformerBlock(keras.layers.Layer):
     def _new_states(
         self, hidden: Any, visible: Any, rotation: Any, positions: Any, training: bool, seeds: dict[str, Any]
     ) -> Any:
-        def drop(layer: keras.layers.Dropout, features: Any) -> Any:
+        def drop(layer: Dropout, features: Any) -> Any:
             if layer.name in seeds:
-                return keras.random.dropout(features, layer.rate, seed=seeds[layer.name])
+                return drop_features(features, layer.rate, seeds[layer.name])
             return layer(features, training=training)
 
         normed = hidden
@@ -290,7 +291,7 @@ class TransformerBlock(keras.layers.Layer):
         return self.feedforward_norm(hidden + drop(self.residual_dropout_2, self.feedforward(hidden)))
 
     @property
-    def _dropouts(self) -> tuple[keras.layers.Dropout, ...]:
+    def _dropouts(self) -> tuple[Dropout, ...]:
         return self.attention_dropout, self.residual_dropout_1, self.residual_dropout_2
 
     def feedforward(self, hidden: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from bert_keras.encoders.dropout import Dropout
 from bert_keras.encoders.layers import gather_positions
 from bert_keras.encoders.norms import make_norm
 from bert_keras.training.losses import OUT_OF_REACH
@@ -34,7 +35,7 @@ class ClassificationHead(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.dropout = keras.layers.Dropout(dropout, seed=seeds[0], dtype=self.dtype_policy, name="dropout")
+        self.dropout = Dropout(dropout, seed=seeds[0], dtype=self.dtype_policy, name="dropout")
         self.classifier = keras.layers.Dense(
             num_classes,
             kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02, seed=seeds[1]),
@@ -112,7 +113,7 @@ class LanguageModelHead(keras.layers.Layer):
         super().__init__(**kwargs)
         policy = self.dtype_policy
         self.token_embedding = token_embedding
-        self.dropout = keras.layers.Dropout(dropout, seed=seeds[0], dtype=policy, name="dropout")
+        self.dropout = Dropout(dropout, seed=seeds[0], dtype=policy, name="dropout")
         self.transform: Any = None
         self.norm: Any = None
         self.bias: Any = None

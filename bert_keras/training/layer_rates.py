@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from bert_keras.encoders import ENCODER_CLASSES
+from bert_keras.training.adam_kernel import apply_adam
 
 _HEAD = re.compile(r"(^|/)(task_[^/]+|pooler)/")
 _BLOCK = re.compile(r"[a-z]+_(\d+)$")
@@ -276,6 +277,22 @@ class AdamW(LayerRates, _KerasAdamW):
             gradients, some = map(list, zip(*members, strict=True))
             with self._counting(some[0]):
                 super()._backend_update_step(gradients, some, learning_rate * self.rate_factor(some[0]))
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        index = self._get_variable_index(variable)
+        done = not self.amsgrad and apply_adam(
+            variable,
+            self._momentums[index],
+            self._velocities[index],
+            gradient,
+            learning_rate=learning_rate,
+            beta_1=self.beta_1,
+            beta_2=self.beta_2,
+            epsilon=self.epsilon,
+            step=self.iterations + 1,
+        )
+        if not done:
+            super().update_step(gradient, variable, learning_rate)
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
         if self.is_plain or self.weight_decay is None:

@@ -129,8 +129,20 @@ def _measured(task: TaskMetadata, logits: Any, targets: Any) -> Any:
     if task.kind == "span":
         best = ops.cast(ops.argmax(logits, axis=1), "int32")  # (n, 2)
         return ops.cast(ops.all(ops.equal(best, ops.cast(targets, "int32")), axis=-1), "float32")
-    best = ops.cast(ops.argmax(logits, axis=-1), "int32")
+    best = ops.cast(_first_largest(logits), "int32")
     return ops.cast(ops.equal(best, ops.cast(targets, "int32")), "float32")
+
+
+def _first_largest(logits: Any) -> Any:
+    """Return the number of the largest logit of each row; of equal ones, the first.
+
+    Keras' `argmax` tells -0.0 from 0.0 on TensorFlow, in three more passes over the logits of a vocabulary.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.argmax(logits, axis=-1, output_type="int32")
+    return ops.argmax(logits, axis=-1)
 
 
 def _set_counts(logits: Any, targets: Any, labelled: Any) -> tuple[Any, Any, Any]:

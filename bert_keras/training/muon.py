@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from bert_keras.training.adam_kernel import apply_adam
 from bert_keras.training.layer_rates import LayerRates, check_rates
 
 # Quintic Newton-Schulz iteration (Jordan et al. 2024): steepest at zero, so that few iterations bring all
@@ -183,24 +184,38 @@ class Muon(LayerRates, keras.optimizers.Optimizer):
             rate = rate * self.matrix_rate
             rows, columns = variable.shape
             step = 0.2 * math.sqrt(max(rows, columns // number)) * gradient
-        else:
-            with self._counting(placed):
-                step = self._adam_step(gradient, self._momenta[index], self._velocities[index])
         if self.weight_decay is not None and self._use_weight_decay(variable):
-            step = step + self.weight_decay * variable
-        self.assign_sub(variable, rate * step)
+            self.assign_sub(variable, rate * self.weight_decay * variable)
+        if number:
+            self.assign_sub(variable, rate * step)
+            return
+        with self._counting(placed):
+            self._adam_step(gradient, variable, self._momenta[index], self._velocities[index], rate)
 
-    def _adam_step(self, gradient: Any, momentum: Any, velocity: Any) -> Any:
+    def _adam_step(self, gradient: Any, variable: Any, momentum: Any, velocity: Any, rate: Any) -> None:
         """Kingma and Ba 2014, algorithm 1."""
-        dtype = velocity.dtype
+        step = ops.cast(self.iterations + 1, velocity.dtype)
+        root = ops.sqrt(1.0 - ops.power(ops.cast(self.beta_2, velocity.dtype), step))
+        epsilon = self.epsilon * root
+        done = apply_adam(
+            variable,
+            momentum,
+            velocity,
+            gradient,
+            learning_rate=rate,
+            beta_1=self.beta_1,
+            beta_2=self.beta_2,
+            epsilon=epsilon,
+            step=step,
+        )
+        if done:
+            return
         new_momentum = self.beta_1 * momentum + (1.0 - self.beta_1) * gradient
         new_velocity = self.beta_2 * velocity + (1.0 - self.beta_2) * ops.square(gradient)
         self.assign(momentum, new_momentum)
         self.assign(velocity, new_velocity)
-        step = ops.cast(self.iterations + 1, dtype)
-        corrected = new_velocity / (1.0 - ops.power(ops.cast(self.beta_2, dtype), step))
-        size = 1.0 - ops.power(ops.cast(self.beta_1, dtype), step)
-        return new_momentum / size / (ops.sqrt(corrected) + self.epsilon)
+        size = rate * root / (1.0 - ops.power(ops.cast(self.beta_1, velocity.dtype), step))
+        self.assign_sub(variable, size * new_momentum / (ops.sqrt(new_velocity) + epsilon))
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
         """Nothing: `update_step` does it, since the two parts decay at rates of their own."""

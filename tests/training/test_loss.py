@@ -14,6 +14,7 @@ from bert_keras import (
     evaluate_model,
 )
 from bert_keras.training import MultiTaskModel, training_arrays
+from bert_keras.training.losses import label_losses
 
 TAG = TaskMetadata("tag", True, 5)
 LM = TaskMetadata("lm", True, 53)
@@ -258,3 +259,47 @@ def test_a_causal_encoder_is_read_at_its_last_token():
     states = hidden[np.arange(4), last]
     by_hand = keras.ops.convert_to_numpy(model.heads["topic"](model.pooler(states)))
     np.testing.assert_allclose(model.predict(arrays, verbose=0)["topic"], by_hand, atol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 700])
+def test_cross_entropy_and_its_gradient_by_hand(classes):
+    rng = np.random.default_rng(4)
+    logits = (30 * rng.normal(size=(9, classes))).astype("float32")
+    logits[0] = 0.0
+    targets = rng.integers(0, classes, 9).astype("int32")
+    upstream = rng.normal(size=9).astype("float32")
+    task = TaskMetadata("topic", False, classes)
+    layer = keras.layers.Dense(classes, use_bias=False)
+    layer.build((None, 9))
+    layer.kernel.assign(logits)
+    rows, weights = keras.ops.eye(9), keras.ops.convert_to_tensor(upstream)
+
+    def loss():
+        return keras.ops.sum(label_losses(task, layer(rows), keras.ops.convert_to_tensor(targets)) * weights)
+
+    exact = log_softmax(logits)
+    losses = keras.ops.convert_to_numpy(label_losses(task, keras.ops.convert_to_tensor(logits), targets))
+    np.testing.assert_allclose(losses, -exact[np.arange(9), targets], rtol=1e-5, atol=1e-5)
+    expected = (np.exp(exact) - np.eye(classes)[targets]) * upstream[:, None]
+    np.testing.assert_allclose(gradient_of(loss, layer), expected, rtol=1e-4, atol=1e-6)
+
+
+def gradient_of(loss, layer):
+    """The gradient of a loss with respect to a layer's kernel, in the backend's own way."""
+    kernel = layer.kernel
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            value = loss()
+        return tape.gradient(value, kernel.value).numpy()
+    if keras.backend.backend() == "torch":
+        loss().backward()
+        return kernel.value.grad.detach().numpy()
+    import jax
+
+    def stateless(value):
+        with keras.StatelessScope(state_mapping=[(kernel, value)]):
+            return loss()
+
+    return np.asarray(jax.grad(stateless)(kernel.value))
