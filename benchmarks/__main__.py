@@ -54,6 +54,10 @@ PLAN: dict[str, list[Run]] = {
     "Preparing a corpus": [Run("corpus_speed", "corpus_speed")],
     "Batches for pretraining": [Run("lm_generator_speed", "lm_generator_speed")],
     "One training step, best settings": [Run("best_step", "best_step")],
+    "Where a step's time goes": [
+        Run("step_parts", "step_parts", "tensorflow"),
+        Run("step_parts_modern", "step_parts", "tensorflow", False, ("--recipe", "modern")),
+    ],
     "One training step on the same backend": each_backend("training_step"),
     "Raw text to trained steps": [Run("end_to_end", "end_to_end", needs_data=True)],
     "Fine-tuning": [Run("finetuning_speed", "finetuning_speed", needs_data=True)],

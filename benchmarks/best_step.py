@@ -62,7 +62,7 @@ def bert_keras_step(shape: dict[str, int], dtype: str) -> Callable[[], Any]:
 
     from bert_keras import TaskMetadata, TaskWeightScheduler, create_transformer
     from bert_keras.data import SentenceBatch, TaskDataBatch
-    from bert_keras.training import MultiTaskModel, training_arrays
+    from bert_keras.training import AdamW, MultiTaskModel, training_arrays
 
     own = arrays(shape)
     lm = TaskMetadata("lm", True, shape["vocab_size"], 0.0, TaskWeightScheduler(True, False))
@@ -70,7 +70,7 @@ def bert_keras_step(shape: dict[str, int], dtype: str) -> Callable[[], Any]:
         shape["vocab_size"], shape["width"], shape["length"], shape["layers"], dtype=dtype
     )
     model = MultiTaskModel(encoder, [lm])
-    model.compile(keras.optimizers.AdamW(1e-4))
+    model.compile(AdamW(1e-4))
     labels = {"lm": TaskDataBatch(own["tokens"], own["mask"])}
     padding = np.ones(own["mask"].shape, bool)
     x, y = training_arrays(SentenceBatch(own["masked"], own["segments"], padding, labels, {}), [lm], [1.0])

@@ -70,7 +70,7 @@ ARMS: dict[str, Arm] = {
     "layer norm for RMS": Arm(changes={"norm_kind": "layer"}),
     "without gates": Arm(changes={"use_gated_feedforward": False}),
     "with biases": Arm(changes={"use_bias": True}),
-    "15 % predicted": Arm(figures={"predicted_share": 0.15}),
+    "15 % predicted": Arm(figures={"predicted_share": 0.15, "final_predicted_share": None}),
     "linear decay": Arm(figures={"schedule": "linear", "decay_share": None}),
     "bert": Arm(rates=(1.0, 3.0, 10.0), architecture="bert", recipe="bert"),
     "KerasHub": Arm("KerasHub", (5e-4, 1e-3, 2e-3)),
@@ -102,11 +102,11 @@ class Setting:
         )
         self.held_out = [held_out[i] for i in range(1 if smoke else 14)]
 
-    def batches(self, seed: int, **masking: float) -> Any:
+    def batches(self, seed: int, batch_size: int = ROWS) -> Any:
         from bert_keras.data import lm_generator
 
-        shape: dict[str, Any] = {"batch_size": ROWS, "max_len": MAX_LEN, "use_single_sentence": True}
-        return lm_generator(self.text_encoder, self.corpus, seed=seed, **shape, **masking)
+        shape: dict[str, Any] = {"batch_size": batch_size, "max_len": MAX_LEN, "use_single_sentence": True}
+        return lm_generator(self.text_encoder, self.corpus, seed=seed, **shape)
 
     def unigram_loss(self) -> float:
         """Return the held-out loss in nats of a model that knows how often each id occurs."""
@@ -156,7 +156,7 @@ def train_ours(
     model = train_model(
         encoder,
         [lm],
-        setting.batches(seed, **recipe.masking()),
+        setting.batches(seed),
         pretrain_steps=max(1, points_apart(budget, points)),
         pretrain_budget=budget,
         recipe=recipe,

@@ -232,11 +232,10 @@ def main() -> None:
         text_encoder = kind.train(text / "train.txt", vocab_size=options.vocab_size)
         text_encoder.save(work / "text_encoder")
     shape: dict[str, Any] = {"batch_size": options.batch_size, "max_len": options.max_len}
-    masking: dict[str, float] = {}
     if options.side == "modern":
-        shape["use_single_sentence"], masking = True, create_recipe("modern").masking()
+        shape["use_single_sentence"] = True
     corpus = Corpus.prepare(text_encoder, text / "train.txt", cache_dir=work)
-    train = lm_generator(text_encoder, corpus, seed=options.seed, **shape, **masking)
+    train = lm_generator(text_encoder, corpus, seed=options.seed, **shape)
     held_out = lm_generator(
         text_encoder, text / "valid.txt", seed=1234, cache_dir=work, short_prob=0.0, **shape
     )

@@ -91,13 +91,11 @@ def pretrain(
 ) -> None:
     """Train an encoder on the text, tell what it learnt, and save it as `pretrained`."""
     # Keras takes seconds to import: text and data do without it.
-    from bert_keras.training import create_recipe, evaluate_model, train_model
+    from bert_keras.training import evaluate_model, train_model
     from bert_keras.use import fill_mask
 
     shape: dict[str, Any] = {"batch_size": 32, "max_len": MAX_LEN}
-    recipe = create_recipe("modern")
-    masks: dict[str, Any] = recipe.masking()
-    generator = lm_generator(text_encoder, corpus, **shape, **masks)
+    generator = lm_generator(text_encoder, corpus, **shape)
     validation = lm_generator(text_encoder, folder / "held_out.txt", seed=1, cache_dir=folder, **shape)
     schedule = TaskWeightScheduler(active_in_pretrain=True, active_in_finetune=False)
     lm = TaskMetadata("lm", True, text_encoder.vocab_size, 0.0, schedule)
@@ -108,7 +106,7 @@ def pretrain(
         generator,
         pretrain_steps=steps // 4,
         pretrain_epochs=4,
-        recipe=recipe,
+        recipe="modern",
         verbose=2,
     )
     measured = evaluate_model(model, validation)

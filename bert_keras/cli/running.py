@@ -125,7 +125,6 @@ def pretrain(
     facts = encoder_facts(getattr(start.model, "encoder", start.model))
     recipe = _recipe(settings.recipe or ("gentle" if settings.start else "modern"), settings.learning_rate)
     shape: dict[str, Any] = {
-        **recipe.masking(),
         "batch_size": settings.batch_size,
         "max_len": min(settings.max_len, facts.max_len or settings.max_len),
         "is_causal": facts.is_causal,

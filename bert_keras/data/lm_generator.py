@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ from bert_keras.text import TextEncoder
 
 LM = "lm"
 IS_NEXT = "is_next"
+MASKS_OF_BERT = (0.85, 0.12, 0.015)  # kept, masked, replaced
 
 Plan = ChunkPlan | SentencePlan | SentencePairPlan
 LabelFunction = Callable[[Sentence], Mapping[str, TokenTaskData | SentenceTaskData]]
@@ -46,6 +48,8 @@ class LMGenerator(BatchSource):
         batch_size, max_len: the shape of every batch.
         num_examples: examples of an epoch.
         num_rows: rows of an epoch: as many, or fewer if they are packed.
+        masks_are_open: whether the shares of masked, replaced and kept tokens were left out, so that a recipe
+            may choose them (`with_masking`); never with `is_causal`.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class LMGenerator(BatchSource):
         seed: int,
         label_function: LabelFunction | None,
         pack: bool,
+        masks_are_open: bool = False,
     ) -> None:
         self.corpus = corpus
         self.vocab_size = text_encoder.vocab_size
@@ -70,10 +75,26 @@ class LMGenerator(BatchSource):
         self._thresholds = thresholds
         self._whole_word = whole_word
         self._label_function = label_function
+        self.masks_are_open = masks_are_open
         self._packing: Packing | None = None
         if pack:
             self._packing = Packing(plan.sizes(seed) + plan.num_special, max_len, seed)
             self.num_rows = self._packing.num_rows
+
+    def with_masking(self, keep_prob: float, mask_prob: float, rand_prob: float) -> LMGenerator:
+        """Return a generator of the same batches under other masks.
+
+        Args:
+            keep_prob, mask_prob, rand_prob: as of `lm_generator`.
+
+        Raises:
+            ValueError: for shares out of their range, or if the generator is causal and masks nothing.
+        """
+        if self._thresholds is None:
+            raise ValueError("A causal generator masks nothing: there is no masking to change.")
+        other = copy.copy(self)
+        other._thresholds, other.masks_are_open = thresholds_of(keep_prob, mask_prob, rand_prob), False
+        return other
 
     def _batch(self, index: int) -> SentenceBatch:
         rows, epochs = rows_of_batch(index, self.batch_size, self.num_rows, wrap=True)
@@ -139,9 +160,9 @@ def lm_generator(
     batch_size: int = 256,
     max_len: int = 512,
     min_len: int | None = None,
-    keep_prob: float = 0.85,
-    mask_prob: float = 0.12,
-    rand_prob: float = 0.015,
+    keep_prob: float | None = None,
+    mask_prob: float | None = None,
+    rand_prob: float | None = None,
     mismatch_prob: float = 0.5,
     use_single_sentence: bool = False,
     is_causal: bool = False,
@@ -168,10 +189,11 @@ def lm_generator(
         max_len: tokens of a row, special tokens and padding included.
         min_len: no example has fewer tokens, special tokens included. Documents that are shorter are left
             out.
-        keep_prob: share of the tokens that are not predicted.
-        mask_prob: share replaced by the mask and predicted.
-        rand_prob: share replaced by a random ordinary token and predicted. What is left of 1 is predicted as
-            it is.
+        keep_prob: share of the tokens that are not predicted; 0.85 by default.
+        mask_prob: share replaced by the mask and predicted; 0.12 by default.
+        rand_prob: share replaced by a random ordinary token and predicted; 0.015 by default. What is left of
+            1 is predicted as it is. If all three are left out, a recipe that trains from this generator
+            takes its own shares in their place, which may change in the course of the training (`Recipe`).
         mismatch_prob: share of the pairs whose B comes from another document.
         use_single_sentence: give examples of one segment; there is no `is_next`, and `mismatch_prob` does not
             matter.
@@ -224,7 +246,9 @@ def lm_generator(
         raise ValueError(f"`seed` must be from 0 to 2**64 - 1. Received: seed={seed}")
     check_probability("mismatch_prob", mismatch_prob)
     check_probability("short_prob", short_prob)
-    thresholds = thresholds_of(keep_prob, mask_prob, rand_prob)
+    masks = (keep_prob, mask_prob, rand_prob)
+    given = zip(masks, MASKS_OF_BERT, strict=True)
+    thresholds = thresholds_of(*(default if share is None else share for share, default in given))
     if is_causal and whole_word:
         raise ValueError(
             "`whole_word` chooses what is masked, and with `is_causal` nothing is. Pass only one of them."
@@ -254,6 +278,7 @@ def lm_generator(
         seed,
         label_function,
         pack,
+        masks_are_open=not is_causal and masks == (None, None, None),
     )
 
 

@@ -92,6 +92,12 @@ class TimeBudget(keras.callbacks.Callback):
         self._times: deque[float] = deque(maxlen=_STEPS_MEASURED)
         self._is_placed = self._is_warm = False
         self._last: float | None = None
+        self._known = (0.0, 0.0, 0.0)  # what the clock was set to last
+
+    def progress_at(self, step: int) -> float:
+        """Return the share of the budget that will be behind at a step, by what is known now."""
+        used, per_step, at = self._known
+        return min(1.0, max(0.0, used + per_step * (step - at)))
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._is_placed = self._is_warm = False
@@ -105,6 +111,7 @@ class TimeBudget(keras.callbacks.Callback):
             step = self._iterations()
             used, self._per_step, at = (float(x) for x in keras.ops.convert_to_numpy(self.clock.value))
             self.used = self._planned = used + self._per_step * (step - at)
+            self._known = (used, self._per_step, at)
             self._is_placed = True
         if self._last is None:
             self._last = now()
@@ -130,7 +137,8 @@ class TimeBudget(keras.callbacks.Callback):
             logs["budget_used"] = self.used
 
     def _plan(self) -> None:
-        self.clock.assign([self.used, self._per_step, float(self._iterations())])
+        self._known = (self.used, self._per_step, float(self._iterations()))
+        self.clock.assign(self._known)
         self._planned = self.used
 
     def _iterations(self) -> int:

@@ -15,6 +15,7 @@ from bert_keras.training.optimizers import NOT_DECAYED, SCHEDULES, ProgressDecay
 
 _POSITIVE = ("learning_rate", "epsilon", "reference_width", "reference_tokens", "clip_norm")
 _SHARES = ("beta_1", "beta_2", "warmup", "predicted_share", "mask_share", "random_share")
+_LEVELS_OF_MASKING = 6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,9 @@ class Recipe:
         decay_share: share of the steps in which a `"stable"` rate falls. None for other schedules.
         weight_decay: decoupled; not of biases and norms.
         clip_norm: largest norm of the whole gradient; None for no clipping.
-        predicted_share: share of the tokens that is predicted.
+        predicted_share: share of the tokens that is predicted, at the beginning.
+        final_predicted_share: the same at the end; in between it changes in six equal steps. None for one
+            share all the time.
         mask_share, random_share: which part of those the mask replaces, and which a random token.
         layer_decay: rate of each block as a multiple of that of the block above it; 1 for one rate.
         head_rate: rate of the heads as a multiple of the others'.
@@ -75,6 +78,7 @@ class Recipe:
     random_share: float
     layer_decay: float = 1.0  # these two are absent in files from before they were
     head_rate: float = 1.0
+    final_predicted_share: float | None = None  # as is this one
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("adamw", "muon"):
@@ -85,9 +89,10 @@ class Recipe:
             value = getattr(self, field)
             if value is not None and not 0.0 < value < float("inf"):
                 raise ValueError(f"`{field}` must be above 0. Received: {field}={value!r}")
-        for field in _SHARES:
-            if not 0.0 <= getattr(self, field) <= 1.0:
-                raise ValueError(f"`{field}` must be from 0 to 1. Received: {field}={getattr(self, field)!r}")
+        for field in (*_SHARES, "final_predicted_share"):
+            share = getattr(self, field)
+            if share is not None and not 0.0 <= share <= 1.0:
+                raise ValueError(f"`{field}` must be from 0 to 1. Received: {field}={share!r}")
         if self.weight_decay < 0 or self.warmup == 1 or self.mask_share + self.random_share > 1 + 1e-9:
             raise ValueError(
                 "`weight_decay` must be at least 0, `warmup` below 1, both shares of masks at most 1 in all. "
@@ -167,23 +172,34 @@ class Recipe:
             optimizer._track_variable(schedule.clock)
         return optimizer
 
-    def masking(self) -> dict[str, float]:
-        """Return what `lm_generator` has to know to mask as the recipe does.
+    def masking(self, progress: float = 0.0) -> dict[str, float]:
+        """Return how `lm_generator` has to mask.
 
-        A recipe cannot change a generator that exists, so its masks reach training only this way.
+        `train_model` sees to it where a generator was made without shares of its own
+        (`generator.masks_are_open`).
+
+        Args:
+            progress: share of the training that is behind, from 0 to 1.
+
+        Returns:
+            `keep_prob`, `mask_prob` and `rand_prob`.
 
         Example:
 
         ```python
-        recipe = create_recipe("modern")
-        generator = lm_generator(text_encoder, "corpus.txt", batch_size=32, max_len=128, **recipe.masking())
-        model = train_model(encoder, tasks, generator, recipe=recipe)
+        recipe = create_recipe("modern", predicted_share=0.4, final_predicted_share=0.2)
+        generator = lm_generator(text_encoder, "corpus.txt", batch_size=32, max_len=128)
+        late = generator.with_masking(**recipe.masking(progress=0.9))
         ```
         """
+        share = self.predicted_share
+        if self.final_predicted_share is not None:
+            level = min(max(0, int(progress * _LEVELS_OF_MASKING)), _LEVELS_OF_MASKING - 1)
+            share += level / (_LEVELS_OF_MASKING - 1) * (self.final_predicted_share - share)
         return {
-            "keep_prob": 1.0 - self.predicted_share,
-            "mask_prob": self.predicted_share * self.mask_share,
-            "rand_prob": self.predicted_share * self.random_share,
+            "keep_prob": 1.0 - share,
+            "mask_prob": share * self.mask_share,
+            "rand_prob": share * self.random_share,
         }
 
     def to_markdown(self) -> str:
@@ -245,6 +261,7 @@ _TABLES: dict[str, dict[str, tuple[Any, str]]] = {
         "predicted_share": (0.15, "Devlin et al. 2018, section 3.1"),
         "mask_share": (0.8, "Devlin et al. 2018, section 3.1"),
         "random_share": (0.1, "Devlin et al. 2018, section 3.1"),
+        "final_predicted_share": (None, "Devlin et al. 2018: one share"),
         "layer_decay": (1.0, "Devlin et al. 2018: one rate"),
         "head_rate": (1.0, "Devlin et al. 2018: one rate"),
     },
@@ -268,9 +285,13 @@ _TABLES: dict[str, dict[str, tuple[Any, str]]] = {
         "decay_share": (0.5, "Haegele et al. 2024; in 300 steps 1.0 is better (docs/log.md, Recipes)"),
         "weight_decay": (0.01, "Devlin et al. 2018, A.2"),
         "clip_norm": (1.0, "google-research/bert, optimization.py"),
-        "predicted_share": (0.2, "Wettig et al. 2022: 40 % for large models, less for small ones"),
+        "predicted_share": (0.3, "Ankner et al. 2023; docs/log.md, Recipes over 800 steps"),
         "mask_share": (0.8, "Devlin et al. 2018, section 3.1"),
         "random_share": (0.1, "Devlin et al. 2018, section 3.1"),
+        "final_predicted_share": (
+            0.15,
+            "Ankner et al. 2023: 30 % down to 15 %; docs/log.md, Recipes over 800 steps",
+        ),
         "layer_decay": (1.0, "none: all layers are fresh"),
         "head_rate": (1.0, "none: all layers are fresh"),
     },
@@ -294,6 +315,7 @@ _TABLES: dict[str, dict[str, tuple[Any, str]]] = {
         "predicted_share": (0.15, "Devlin et al. 2018, section 3.1"),
         "mask_share": (0.8, "Devlin et al. 2018, section 3.1"),
         "random_share": (0.1, "Devlin et al. 2018, section 3.1"),
+        "final_predicted_share": (None, "Devlin et al. 2018: one share"),
         "layer_decay": (
             1.0,
             "Devlin et al. 2018, A.3: one rate; Clark et al. 2020 (ELECTRA) take 0.8 or 0.9",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import keras
@@ -20,6 +21,7 @@ from bert_keras.training.layer_rates import rates_of
 from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.optimizers import create_optimizer
 from bert_keras.training.quantizing import check_not_quantized
+from bert_keras.training.recipe_masks import RecipeMasks
 from bert_keras.training.recipes import Recipe, create_recipe, is_from_scratch, matrices_side_by_side
 from bert_keras.training.unfreezing import GradualUnfreezing
 
@@ -87,7 +89,8 @@ def train_model(
         validation_steps: batches of each validation; by default all.
         recipe: how the first of the phases trains: `"modern"`, `"bert"`, `"gentle"`, or figures of your own
             (`create_recipe`). By default `"modern"` for a fresh encoder, and `"gentle"` for one with
-            published or saved weights. Fine-tuning after pretraining is gentle.
+            published or saved weights. Fine-tuning after pretraining is gentle. An `lm_generator` that was
+            made without shares of its own masks as the recipe says.
         seed: seed of fresh heads.
         steps_per_execution: batches that TensorFlow or JAX take in one call, so that Python is in the way
             less often; callbacks see only every last of them. torch takes 1 alone.
@@ -256,9 +259,13 @@ class _Phase:
         if self.budget is not None:
             _check_budget(name, self.recipe, epochs)
         self.optimizer = self._optimizer(self.recipe, facts.width)
+        progress: Callable[[int], float] = partial(_share_of, self.steps * epochs)
         if self.budget is not None:
             self.epochs = OPEN_END
-            self.callbacks = [TimeBudget(self.budget, self.optimizer._learning_rate), *self.callbacks]
+            clock = TimeBudget(self.budget, self.optimizer._learning_rate)
+            self.callbacks, progress = [clock, *self.callbacks], clock.progress_at
+        if isinstance(self.recipe, Recipe) and getattr(generator, "masks_are_open", False):
+            self.feed.source = RecipeMasks(generator, self.recipe, progress)
         self.steps_done = 0
 
     def run(
@@ -351,6 +358,10 @@ class _StepCounter(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.phase.steps_done = (epoch + 1) * self.phase.steps
+
+
+def _share_of(num_steps: int, step: int) -> float:
+    return step / num_steps
 
 
 def _check_budget(phase: str, recipe: Optimizer, epochs: int) -> None:
