@@ -7,11 +7,14 @@ weights and from scratch.
 Both starts get the same encoder shape, examples, steps, seeds and learning rates. The learning rate of each
 start is the one that does best on a tuning split of the training data, by the mean of both tasks' accuracies
 with the first seed; the figures are accuracies on the development data at that rate, mean and standard
-deviation over seeds.
+deviation over seeds. With `--lm-share` masked language modelling goes on in the same run, for both starts, on
+the texts of both training sets without their labels; the tasks keep their number of steps.
 """
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +42,9 @@ from bert_keras import (
     create_transformer,
     evaluate_model,
     labelled_generator,
+    lm_generator,
     load_model,
+    mixed_generator,
     sentence_from_text,
     sentence_from_words,
     train_model,
@@ -73,7 +78,22 @@ def read_pos(path: Path, text_encoder: TextEncoder, tags: list[str]) -> list[Sen
     ]
 
 
+def text_batches(text_encoder: TextEncoder, folder: str, batch_size: int) -> Any:
+    """Return batches for language modelling of the texts of both training sets."""
+    texts = [text for text, _ in sst2("train")]
+    texts += [" ".join(words) for words, _ in tagged_sentences(data_folder() / "ud-ewt/train.tsv")]
+    file = Path(folder) / "texts.txt"
+    file.write_text("\n".join(texts), encoding="utf-8")
+    shape: dict[str, Any] = {"batch_size": batch_size, "max_len": MAX_LEN, "cache_dir": folder}
+    return lm_generator(text_encoder, file, use_single_sentence=True, fill=False, pack=True, **shape)
+
+
 def main() -> None:
+    with contextlib.ExitStack() as stack:
+        study(stack)
+
+
+def study(stack: contextlib.ExitStack) -> None:
     command = parser(__doc__)
     command.add_argument("--weights", default="weights/gutenberg/pretrained")
     command.add_argument("--text-encoder", default="weights/gutenberg/text_encoder")
@@ -93,6 +113,9 @@ def main() -> None:
         type=int,
         default=0,
         help="of the saved encoder's blocks, so many of the last start anew",
+    )
+    command.add_argument(
+        "--lm-share", type=float, default=0.0, help="share of the steps that model language, below 1"
     )
     command.add_argument("--dropout", type=float, default=0.1, help="of the heads and of the encoder")
     command.add_argument("--dtype", default="float32")
@@ -125,6 +148,11 @@ def main() -> None:
         TaskMetadata("sentiment", False, 2, options.dropout, schedule, read_from=options.read_from),
         TaskMetadata("pos", True, len(tags), options.dropout, schedule),
     ]
+    text: Any = None
+    if options.lm_share:
+        tasks.append(TaskMetadata("lm", True, text_encoder.vocab_size, 0.0, schedule))
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        text = text_batches(text_encoder, folder, options.batch_size)
     saved = load_model(options.weights).encoder
     dropouts = dict.fromkeys(("embedding_dropout", "attention_dropout", "residual_dropout"), options.dropout)
     config = {**saved.get_config(), **dropouts, "dtype": options.dtype}
@@ -150,12 +178,20 @@ def main() -> None:
             for variable, value in zip(encoder.weights, pretrained_weights, strict=True):
                 if not fresh & {*variable.path.split("/")}:
                     variable.assign(value)
+        generator = batches(train, seed, True)
+        if text is not None:
+            share = options.lm_share
+            steps = round(len(generator) / (1 - share))
+            shares = {"tasks": 1 - share, "text": share}
+            generator = mixed_generator(
+                {"tasks": generator, "text": text}, shares=shares, num_batches=steps, seed=seed
+            )
         plain = options.recipe is None
         model = train_model(
             encoder,
             tasks,
             recipe=None if plain else scaled_recipe(options.recipe, learning_rate),
-            finetune_generator=batches(train, seed, True),
+            finetune_generator=generator,
             finetune_epochs=options.epochs,
             finetune_optimizer=(lambda steps: create_optimizer(steps, learning_rate)) if plain else None,
             seed=seed,
@@ -171,7 +207,7 @@ def main() -> None:
     log, rows, best = RunLog(options.runs), [], {}
     for start_from in ("pretrained", "scratch"):
         key = {"start": start_from, "examples": options.examples, "epochs": options.epochs}
-        key |= {"recipe": options.recipe, "dropout": options.dropout}
+        key |= {"recipe": options.recipe, "dropout": options.dropout, "lm_share": options.lm_share}
         if start_from == "pretrained":
             key["fresh_blocks"] = options.fresh_blocks
         best[start_from], runs = searched(

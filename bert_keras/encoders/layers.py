@@ -218,7 +218,9 @@ class TransformerBlock(keras.layers.Layer):
         self.num_heads, self.embedding_dim, self.d_hid = config.num_heads, config.embedding_dim, config.d_hid
         self.is_pre_norm, self.is_gated = config.norm_placement == "pre", config.use_gated_feedforward
         self.is_local = config.is_local(index)
-        self.activation = activation(config.activation, config.use_exact_gelu)
+        self.activation, self.activation_in_training = (
+            activation(config.activation, config.use_exact_gelu, training) for training in (False, True)
+        )
         self.qkv = make.dense(3 * self.embedding_dim, "qkv", ("query", "key", "value"))
         self.attention_output = make.dense(self.embedding_dim, "attention_output")
         self.attention_norm: Any = None
@@ -286,21 +288,25 @@ class TransformerBlock(keras.layers.Layer):
             context, hidden = gather_positions(context, positions), gather_positions(hidden, positions)
         hidden = hidden + drop(self.residual_dropout_1, self.attention_output(context))
         if self.is_pre_norm:
-            return hidden + drop(self.residual_dropout_2, self.feedforward(self.feedforward_norm(hidden)))
+            inner = self.feedforward(self.feedforward_norm(hidden), training)
+            return hidden + drop(self.residual_dropout_2, inner)
         hidden = self.attention_norm(hidden)
-        return self.feedforward_norm(hidden + drop(self.residual_dropout_2, self.feedforward(hidden)))
+        inner = self.feedforward(hidden, training)
+        return self.feedforward_norm(hidden + drop(self.residual_dropout_2, inner))
 
     @property
     def _dropouts(self) -> tuple[Dropout, ...]:
         return self.attention_dropout, self.residual_dropout_1, self.residual_dropout_2
 
-    def feedforward(self, hidden: Any) -> Any:
+    def feedforward(self, hidden: Any, training: bool = False) -> Any:
         """Return what the feed-forward network makes of hidden states, before it is added to them."""
-        inner = self.feedforward_in(hidden)
+        inner, function = self.feedforward_in(hidden), self.activation
+        if training:
+            function = self.activation_in_training
         if self.is_gated:
             activated, gate = ops.split(inner, 2, axis=-1)
-            return self.feedforward_out(self.activation(activated) * gate)
-        return self.feedforward_out(self.activation(inner))
+            return self.feedforward_out(function(activated) * gate)
+        return self.feedforward_out(function(inner))
 
     def split_heads(self, hidden: Any, rotation: tuple[Any, Any] | None) -> tuple[Any, Any, Any]:
         """Return query, key and value, each `(batch, length, heads, head_dim)`."""

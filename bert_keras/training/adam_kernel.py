@@ -25,7 +25,7 @@ def apply_adam(
     Where a step's time goes).
 
     Args:
-        variable, momentum, velocity: Keras variables of one shape, float32.
+        variable, momentum, velocity: variables of one shape.
         gradient: of that shape.
         learning_rate: scalar.
         beta_1, beta_2: decay of the moments.
@@ -40,18 +40,19 @@ def apply_adam(
         return False
     import tensorflow as tf
 
-    handles = [getattr(getattr(v, "value", v), "handle", None) for v in (variable, momentum, velocity)]
-    is_rows = isinstance(gradient, tf.IndexedSlices)
-    if is_rows or None in handles or variable.dtype != "float32" or tf.distribute.has_strategy():
+    # The variable comes as TensorFlow's own, the moments as Keras'.
+    own = [v.value if isinstance(v, keras.Variable) else v for v in (variable, momentum, velocity)]
+    is_plain = all(hasattr(v, "handle") and v.dtype == tf.float32 for v in own)
+    if not is_plain or isinstance(gradient, tf.IndexedSlices) or tf.distribute.has_strategy():
         return False
 
     def scalar(number: Any) -> Any:
         return tf.cast(number, "float32")
 
     tf.raw_ops.ResourceApplyAdam(
-        var=handles[0],
-        m=handles[1],
-        v=handles[2],
+        var=own[0].handle,
+        m=own[1].handle,
+        v=own[2].handle,
         beta1_power=tf.pow(beta_1, scalar(step)),
         beta2_power=tf.pow(beta_2, scalar(step)),
         lr=scalar(learning_rate),
