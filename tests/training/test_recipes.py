@@ -88,7 +88,7 @@ def test_one_s_own_figures():
         ("bert", {"name": "mine"}, "others: .'name'"),
         ("bert", {"momentum": 0.9}, "`momentum`.*None without"),
         ("modern", {"matrix_learning_rate": None}, "`matrix_learning_rate`"),
-        ("modern", {"schedule": "linear"}, "`decay_share`.*None without"),
+        ("modern", {"decay_share": 0.5}, "`decay_share`.*None without"),
         ("modern", {"optimizer": "sgd"}, "optimizer='sgd'"),
         ("modern", {"schedule": "steep"}, "schedule='steep'"),
         ("modern", {"learning_rate": 0.0}, "learning_rate=0.0"),
