@@ -285,7 +285,10 @@ _TABLES: dict[str, dict[str, tuple[Any, str]]] = {
         "decay_share": (None, "falls from the peak on"),
         "weight_decay": (0.1, "Liu et al. 2025 (Muon is scalable), section 2.2"),
         "clip_norm": (1.0, "google-research/bert, optimization.py"),
-        "predicted_share": (0.3, "Ankner et al. 2023; docs/log.md, Recipes over 800 steps"),
+        "predicted_share": (
+            0.45,
+            "docs/log.md, Recipes over 800 steps; Wettig et al. 2022 find 40 % best for large models",
+        ),
         "mask_share": (0.8, "Devlin et al. 2018, section 3.1"),
         "random_share": (0.1, "Devlin et al. 2018, section 3.1"),
         "final_predicted_share": (
