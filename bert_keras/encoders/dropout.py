@@ -37,7 +37,7 @@ def drop_features(features: Any, rate: float, seed: keras.random.SeedGenerator) 
         seed: asked for its next seed once.
     """
     drop = round(rate * _LEVELS)
-    return _KEEP[keras.backend.backend()](features, drop, _LEVELS / (_LEVELS - drop), seed.next())
+    return _BY_BACKEND[keras.backend.backend()](features, drop, _LEVELS / (_LEVELS - drop), seed.next())
 
 
 def _with_tensorflow(features: Any, drop: int, scale: float, seed: Any) -> Any:
@@ -72,4 +72,4 @@ def _with_torch(features: Any, drop: int, scale: float, seed: Any) -> Any:
     return torch.where(keep, features * scale, 0.0)
 
 
-_KEEP = {"tensorflow": _with_tensorflow, "jax": _with_jax, "torch": _with_torch}
+_BY_BACKEND = {"tensorflow": _with_tensorflow, "jax": _with_jax, "torch": _with_torch}
