@@ -36,7 +36,7 @@ def drop_features(features: Any, rate: float, seed: keras.random.SeedGenerator) 
         rate: share to drop, from 0 to below 1.
         seed: asked for its next seed once.
     """
-    drop = round(rate * _LEVELS)
+    drop = min(round(rate * _LEVELS), _LEVELS - 1)
     return _BY_BACKEND[keras.backend.backend()](features, drop, _LEVELS / (_LEVELS - drop), seed.next())
 
 

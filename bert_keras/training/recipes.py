@@ -38,6 +38,8 @@ class Recipe:
         decay_share: share of the steps in which a `"stable"` rate falls. None for other schedules.
         weight_decay: decoupled; not of biases and norms.
         clip_norm: largest norm of the whole gradient; None for no clipping.
+        average_momentum: the model ends with an exponential moving average of its weights, of which each
+            update keeps this share (Polyak and Juditsky 1992); None for the last weights.
         predicted_share: share of the tokens that is predicted, at the beginning.
         final_predicted_share: the same at the end; in between it changes in six equal steps. None for one
             share all the time.
@@ -78,7 +80,8 @@ class Recipe:
     random_share: float
     layer_decay: float = 1.0  # these two are absent in files from before they were
     head_rate: float = 1.0
-    final_predicted_share: float | None = None  # as is this one
+    final_predicted_share: float | None = None  # as are these
+    average_momentum: float | None = None
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("adamw", "muon"):
@@ -97,6 +100,11 @@ class Recipe:
             raise ValueError(
                 "`weight_decay` must be at least 0, `warmup` below 1, both shares of masks at most 1 in all. "
                 f"Received: {self.weight_decay}, {self.warmup}, {self.mask_share}, {self.random_share}"
+            )
+        if self.average_momentum is not None and not 0.0 < self.average_momentum < 1.0:
+            raise ValueError(
+                "`average_momentum` must be above 0 and below 1, or None for no average. "
+                f"Received: average_momentum={self.average_momentum!r}"
             )
         check_rates(self.layer_decay, self.head_rate)
         for fields, rules, needed in (
@@ -161,6 +169,8 @@ class Recipe:
             "layer_decay": self.layer_decay,
             "head_rate": self.head_rate,
         }
+        if self.average_momentum is not None:
+            arguments |= {"use_ema": True, "ema_momentum": self.average_momentum}
         if self.optimizer == "muon":
             matrix_rate = rates["matrix_learning_rate"] / rate
             arguments |= {"matrix_rate": matrix_rate, "momentum": self.momentum, "splits": splits}
@@ -258,6 +268,7 @@ _TABLES: dict[str, dict[str, tuple[Any, str]]] = {
         "decay_share": (None, "falls from the peak on"),
         "weight_decay": (0.01, "Devlin et al. 2018, A.2"),
         "clip_norm": (1.0, "google-research/bert, optimization.py"),
+        "average_momentum": (None, "Devlin et al. 2018: none"),
         "predicted_share": (0.15, "Devlin et al. 2018, section 3.1"),
         "mask_share": (0.8, "Devlin et al. 2018, section 3.1"),
         "random_share": (0.1, "Devlin et al. 2018, section 3.1"),
@@ -285,6 +296,7 @@ _TABLES: dict[str, dict[str, tuple[Any, str]]] = {
         "decay_share": (None, "falls from the peak on"),
         "weight_decay": (0.1, "Liu et al. 2025 (Muon is scalable), section 2.2"),
         "clip_norm": (1.0, "google-research/bert, optimization.py"),
+        "average_momentum": (None, "a rate that runs down to zero averages already; not measured"),
         "predicted_share": (
             0.45,
             "docs/log.md, Recipes over 800 steps; Wettig et al. 2022 find 40 % best for large models",
@@ -315,6 +327,7 @@ _TABLES: dict[str, dict[str, tuple[Any, str]]] = {
         "decay_share": (None, "falls from the peak on"),
         "weight_decay": (0.01, "google-research/bert, optimization.py"),
         "clip_norm": (1.0, "google-research/bert, optimization.py"),
+        "average_momentum": (None, "Devlin et al. 2018: none"),
         "predicted_share": (0.15, "Devlin et al. 2018, section 3.1"),
         "mask_share": (0.8, "Devlin et al. 2018, section 3.1"),
         "random_share": (0.1, "Devlin et al. 2018, section 3.1"),

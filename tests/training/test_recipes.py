@@ -93,6 +93,7 @@ def test_one_s_own_figures():
         ("modern", {"schedule": "steep"}, "schedule='steep'"),
         ("modern", {"learning_rate": 0.0}, "learning_rate=0.0"),
         ("modern", {"predicted_share": 1.5}, "predicted_share=1.5"),
+        ("modern", {"average_momentum": 1.0}, "average_momentum=1.0"),
         ("modern", {"random_share": 0.5}, "at most 1"),
         ("modern", {"warmup": 1.0}, "below 1"),
     ],
@@ -236,6 +237,29 @@ def test_recipes_and_optimizers_given(toy):
         run(recipe="bert", pretrain_optimizer="adam")
     with pytest.raises(ValueError, match="'romantic'"):
         run(recipe="romantic")
+
+
+@pytest.mark.parametrize("name", ["modern", "bert"])
+def test_the_average_of_weights_by_hand(toy, name):
+    seen = []
+
+    class Seen(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append([numpy(variable.value).copy() for variable in self.model.trainable_variables])
+
+    recipe = create_recipe(name, average_momentum=0.8)
+    model = train_model(
+        tiny(), tasks(), toy(), pretrain_steps=5, recipe=recipe, pretrain_callbacks=[Seen()], verbose=0
+    )
+    average = seen[0]
+    for weights in seen[1:]:
+        average = [0.8 * before + 0.2 * now for before, now in zip(average, weights, strict=True)]
+    ends = [numpy(variable.value) for variable in model.trainable_variables]
+    for variable, expected, last, found in zip(
+        model.trainable_variables, average, seen[-1], ends, strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6, err_msg=variable.path)
+        assert np.abs(found - last).max() > 0, variable.path
 
 
 def labelled_share(batch):
