@@ -63,7 +63,8 @@ def attend(query: Any, key: Any, value: Any, visible: Any, dropout: Any = None) 
     query = ops.transpose(query, (0, 2, 1, 3)) * ops.cast(scale, query.dtype)
     scores = ops.matmul(query, ops.transpose(key, (0, 2, 3, 1)))  # (batch, heads, from, to)
     scores = ops.where(visible, scores, ops.cast(-1e9, scores.dtype))
-    probabilities = ops.softmax(scores, axis=-1)
+    # Keras warns of a softmax over one position, where all is 1.
+    probabilities = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
     if dropout is not None:
         probabilities = dropout(probabilities)
     return ops.transpose(ops.matmul(probabilities, ops.transpose(value, (0, 2, 1, 3))), (0, 2, 1, 3))

@@ -181,7 +181,7 @@ class Doctor(keras.callbacks.Callback):
         self._last_good, self._before = self._before, None
 
     def _findings(self, is_over: bool) -> list[Finding]:
-        found = []
+        found, times_unigram = [], 0.0
         if self._counts.batches >= min(_COUNTED, self._step):
             found += self._counts.findings()
         for task in self._feed.tasks:
@@ -189,8 +189,11 @@ class Doctor(keras.callbacks.Callback):
             unigram = self._counts.unigram_loss(task.name)
             steps = self._steps[-len(losses) :] if losses else []
             found += standing_at(task.name, steps, losses, unigram, self.patience)
+            if unigram and losses:
+                times_unigram = max(times_unigram, losses[-1] / unigram)
         if is_over or len(self._steps) % _WATCH == 0:
-            found += learning_rate_problems(self._losses.get("loss", []), self._updates, self._gradients)
+            losses = self._losses.get("loss", [])
+            found += learning_rate_problems(losses, self._updates, self._gradients, times_unigram)
             making, batches = self._source.making()
             found += slow_feed(making, self._seconds, batches, self._source.is_in_line)
         return found

@@ -6,7 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 from bert_keras.data import LMGenerator, SentenceBatch
+from bert_keras.training.budget import TimeBudget
 from bert_keras.training.recipes import Recipe
+
+
+def masked_by(recipe: Any, source: Any, num_steps: int, clock: TimeBudget | None) -> Any:
+    """Return a source of batches that is masked as a recipe says, if it leaves its masks to one.
+
+    Args:
+        recipe: a `Recipe`; of anything else the source stays as it is.
+        source: any source of batches.
+        num_steps: batches of the whole training.
+        clock: tells in place of `num_steps` how far the training is.
+    """
+    if not (isinstance(recipe, Recipe) and getattr(source, "masks_are_open", False)):
+        return source
+    return RecipeMasks(source, recipe, clock.progress_at if clock else lambda step: step / num_steps)
 
 
 class RecipeMasks:

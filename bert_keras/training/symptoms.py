@@ -222,7 +222,10 @@ def standing_at(
 
 
 def learning_rate_problems(
-    losses: Sequence[float], updates: Sequence[float], gradients: Sequence[float]
+    losses: Sequence[float],
+    updates: Sequence[float],
+    gradients: Sequence[float],
+    times_unigram: float = 0.0,
 ) -> list[Finding]:
     """Find a learning rate that is too high or too low.
 
@@ -230,6 +233,7 @@ def learning_rate_problems(
         losses: over the training, in order.
         updates: size of steps relative to the size of the weights, from time to time.
         gradients: size of the mean gradient at those times, where the optimizer keeps it.
+        times_unigram: the last loss of a task as a multiple of its unigram loss, where that is known.
     """
     finite = [loss for loss in losses if math.isfinite(loss)]
     if len(finite) < 4 or not updates:
@@ -238,11 +242,14 @@ def learning_rate_problems(
     largest = max(updates)
     gradient = f"; gradients of size {gradients[0]:.2g} to {gradients[-1]:.2g}" if gradients else ""
     step = f"single steps changed weights by up to {100 * largest:.2g} % of their size{gradient}."
-    if largest > 0.02 and last > best + max(0.5, 0.1 * best) or (largest > 0.5 and last > 0.95 * first):
+    is_worse = last > best + max(0.5, 0.1 * best) or times_unigram > 3.0
+    if largest > 0.02 and is_worse or (largest > 0.5 and last > 0.95 * first):
+        beside = f", {times_unigram:.1f} times the unigram loss" if times_unigram > 3.0 else ""
         return [
             Finding(
                 "The learning rate is too high",
-                f"the loss began at {first:.3f}, had its best at {best:.3f}, and is {last:.3f}; {step}",
+                f"the loss began at {first:.3f}, had its best at {best:.3f}, and is {last:.3f}{beside}; "
+                f"{step}",
                 "Lower the learning rate (a third is a good next try), lengthen the warm-up, or clip the "
                 "gradients' norm.",
             )

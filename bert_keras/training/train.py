@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, TypeAlias
 
 import keras
@@ -21,7 +20,7 @@ from bert_keras.training.layer_rates import rates_of
 from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.optimizers import create_optimizer
 from bert_keras.training.quantizing import check_not_quantized
-from bert_keras.training.recipe_masks import RecipeMasks
+from bert_keras.training.recipe_masks import masked_by
 from bert_keras.training.recipes import Recipe, create_recipe, is_from_scratch, matrices_side_by_side
 from bert_keras.training.unfreezing import GradualUnfreezing
 
@@ -259,13 +258,11 @@ class _Phase:
         if self.budget is not None:
             _check_budget(name, self.recipe, epochs)
         self.optimizer = self._optimizer(self.recipe, facts.width)
-        progress: Callable[[int], float] = partial(_share_of, self.steps * epochs)
+        clock = None
         if self.budget is not None:
-            self.epochs = OPEN_END
             clock = TimeBudget(self.budget, self.optimizer._learning_rate)
-            self.callbacks, progress = [clock, *self.callbacks], clock.progress_at
-        if isinstance(self.recipe, Recipe) and getattr(generator, "masks_are_open", False):
-            self.feed.source = RecipeMasks(generator, self.recipe, progress)
+            self.epochs, self.callbacks = OPEN_END, [clock, *self.callbacks]
+        self.feed.source = masked_by(self.recipe, self.feed.source, self.steps * epochs, clock)
         self.steps_done = 0
 
     def run(
@@ -358,10 +355,6 @@ class _StepCounter(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.phase.steps_done = (epoch + 1) * self.phase.steps
-
-
-def _share_of(num_steps: int, step: int) -> float:
-    return step / num_steps
 
 
 def _check_budget(phase: str, recipe: Optimizer, epochs: int) -> None:

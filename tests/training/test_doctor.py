@@ -114,6 +114,9 @@ def test_learning_rates_by_hand():
     assert symptoms(learning_rate_problems([5, 4, 4, 6, 6], [0.1], [])) == ["The learning rate is too high"]
     assert learning_rate_problems([5, 4, 4, 6, 6], [0.01], []) == []  # the steps are small: not the rate
     assert learning_rate_problems([5, 4, 3, 2, 2], [0.1], []) == []
+    [found] = learning_rate_problems([300, 250, 200, 190], [0.1], [], times_unigram=48.7)
+    assert found.symptom == "The learning rate is too high" and "48.7 times the unigram" in found.evidence
+    assert learning_rate_problems([300, 250, 200, 190], [0.001], [], times_unigram=48.7) == []
     assert symptoms(learning_rate_problems([5, 5, 5, 4.9], [1e-6], [])) == ["The learning rate is too low"]
     assert learning_rate_problems([5, 4, 3, 2], [1e-6], []) == []
     assert learning_rate_problems([5, 5, 5, 4.9], [], []) == []
