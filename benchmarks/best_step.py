@@ -58,7 +58,6 @@ def arrays(shape: dict[str, int]) -> dict[str, np.ndarray]:
 
 
 def bert_keras_step(shape: dict[str, int], dtype: str) -> Callable[[], Any]:
-
     from bert_keras import TaskMetadata, TaskWeightScheduler, create_transformer
     from bert_keras.data import SentenceBatch, TaskDataBatch
     from bert_keras.training import AdamW, MultiTaskModel, training_arrays

@@ -13,7 +13,6 @@ the texts of both training sets without their labels; the tasks keep their numbe
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,11 +88,11 @@ def text_batches(text_encoder: TextEncoder, folder: str, batch_size: int) -> Any
 
 
 def main() -> None:
-    with contextlib.ExitStack() as stack:
-        study(stack)
+    with tempfile.TemporaryDirectory() as folder:
+        study(folder)
 
 
-def study(stack: contextlib.ExitStack) -> None:
+def study(folder: str) -> None:
     command = parser(__doc__)
     command.add_argument("--weights", default="weights/gutenberg/pretrained")
     command.add_argument("--text-encoder", default="weights/gutenberg/text_encoder")
@@ -151,7 +150,6 @@ def study(stack: contextlib.ExitStack) -> None:
     text: Any = None
     if options.lm_share:
         tasks.append(TaskMetadata("lm", True, text_encoder.vocab_size, 0.0, schedule))
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
         text = text_batches(text_encoder, folder, options.batch_size)
     saved = load_model(options.weights).encoder
     dropouts = dict.fromkeys(("embedding_dropout", "attention_dropout", "residual_dropout"), options.dropout)

@@ -366,6 +366,7 @@ def main() -> None:
     command.add_argument("--budget", type=float, default=120.0, help="seconds of training of each run")
     command.add_argument("--points", type=int, default=8, help="held-out measurements of each run")
     command.add_argument("--seeds", type=int, default=3)
+    command.add_argument("--rates", type=float, nargs="+", help="to choose from; by default each arm's own")
     command.add_argument("--work", default="weights/learning", help="where text encoder and corpus are kept")
     command.add_argument("--runs", metavar="FILE", help="keep finished runs there, and take them from there")
     command.add_argument("--save", metavar="FOLDER", help="save the models there, as ARM-RATE-SEED")
@@ -383,7 +384,7 @@ def main() -> None:
             wanted = {**key, "learning_rate": rate, "seed": seed}
             return log.get(wanted, lambda: carried_out(name, rate, seed, options))
 
-        rates = ARMS[name].rates[: 1 if options.smoke else None]
+        rates = (options.rates or ARMS[name].rates)[: 1 if options.smoke else None]
         best = min(rates, key=lambda rate: loss_at(rate, 0)["loss"])
         runs = [loss_at(best, seed) for seed in range(options.seeds)]
         curves[name] = [run["curve"] for run in runs]

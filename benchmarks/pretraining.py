@@ -6,9 +6,8 @@
 rotary positions unless asked otherwise (`--norm-placement post --position-embedding learned --learning-
 rate 5e-4` is the 2018 shape). The loss is measured on masked rows of `valid.txt` that no run trains on.
 `--side KerasHub` trains KerasHub's BertMaskedLM on the very same masked rows (without is_next, which it
-does not have). `--side modern` trains the modern encoder under its recipe, on rows of one segment and
-8,000 WordPieces in lower case; give it a `--work` of its own. Seconds are those of training alone,
-compilation left out by a first step before the clock.
+does not have). Seconds are those of training alone, compilation left out by a first step before the clock.
+The modern encoder under its recipe: `benchmarks.trial`.
 """
 
 from __future__ import annotations
@@ -22,14 +21,12 @@ import numpy as np
 
 from benchmarks.common import data_folder, environment, kerashub_masked_lm, parser, report
 from bert_keras import (
-    BERTTextEncoder,
     Corpus,
     SentencePieceTextEncoder,
     TaskMetadata,
     TaskWeightScheduler,
     TextEncoder,
     create_optimizer,
-    create_recipe,
     create_transformer,
     evaluate_model,
     lm_generator,
@@ -89,22 +86,6 @@ def trained(
     final = evaluate_model(model, held_out)
     print("held out:", {name: round(value, 4) for name, value in final.items()})
     return model.training_history["pretrain"].history["val_lm_loss"], clock.seconds
-
-
-def modern(options: Any, vocab_size: int, train: Any, held_out: Any) -> tuple[list[float], list[float]]:
-    """The modern encoder under its recipe, on masked rows of one segment."""
-    lm = TaskMetadata("lm", True, vocab_size, 0.0, TaskWeightScheduler(True, False))
-    encoder = create_transformer(
-        vocab_size,
-        options.width,
-        options.max_len,
-        options.layers,
-        architecture="modern",
-        seed=options.seed,
-        dtype=options.dtype,
-    )
-    recipe = create_recipe("modern", weight_decay=options.weight_decay)
-    return trained(options, encoder, [lm], train, held_out, recipe=recipe)
 
 
 def ours(options: Any, vocab_size: int, train: Any, held_out: Any) -> tuple[list[float], list[float]]:
@@ -191,7 +172,7 @@ def keras_hub_loss(model: Any, held_out: Any) -> float:
     return total / count
 
 
-SIDES = {"bert_keras": ours, "modern": modern, "KerasHub": kerashub}
+SIDES = {"bert_keras": ours, "KerasHub": kerashub}
 
 
 def main() -> None:
@@ -228,12 +209,9 @@ def main() -> None:
     if (work / "text_encoder").is_dir():
         text_encoder = TextEncoder.load(work / "text_encoder")
     else:
-        kind = BERTTextEncoder if options.side == "modern" else SentencePieceTextEncoder
-        text_encoder = kind.train(text / "train.txt", vocab_size=options.vocab_size)
+        text_encoder = SentencePieceTextEncoder.train(text / "train.txt", vocab_size=options.vocab_size)
         text_encoder.save(work / "text_encoder")
     shape: dict[str, Any] = {"batch_size": options.batch_size, "max_len": options.max_len}
-    if options.side == "modern":
-        shape["use_single_sentence"] = True
     corpus = Corpus.prepare(text_encoder, text / "train.txt", cache_dir=work)
     train = lm_generator(text_encoder, corpus, seed=options.seed, **shape)
     held_out = lm_generator(

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from benchmarks.common import RunLog, environment, mean_and_spread, parser, report
 from benchmarks.learning import LAYERS, MAX_LEN, WIDTH, Setting
+from benchmarks.pretraining import Clock
 from bert_keras import TaskMetadata, TaskWeightScheduler, create_recipe, create_transformer, train_model
 
 
@@ -34,25 +32,6 @@ def changes(words: list[str]) -> dict[str, Any]:
     return found
 
 
-class Seconds(keras.callbacks.Callback):
-    """Seconds of every step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.all: list[float] = []
-        self._last: float | None = None
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        float(logs["loss"])
-        now = time.perf_counter()
-        if self._last is not None:
-            self.all.append(now - self._last)
-        self._last = now
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._last = None
-
-
 def run(setting: Setting, options: Any, seed: int) -> dict[str, Any]:
     recipe = create_recipe(options.recipe, **changes(options.figures))
     vocab_size = setting.text_encoder.vocab_size
@@ -66,7 +45,7 @@ def run(setting: Setting, options: Any, seed: int) -> dict[str, Any]:
         dtype=options.dtype,
         **changes(options.encoder),
     )
-    seconds = Seconds()
+    clock = Clock()
     model = train_model(
         encoder,
         [TaskMetadata("lm", True, vocab_size, 0.0, TaskWeightScheduler(True, False))],
@@ -74,7 +53,7 @@ def run(setting: Setting, options: Any, seed: int) -> dict[str, Any]:
         pretrain_steps=options.steps // options.points,
         pretrain_epochs=options.points,
         recipe=recipe,
-        pretrain_callbacks=[seconds],
+        pretrain_callbacks=[clock],
         validation_pretrain_generator=setting.held_out,
         seed=seed,
         verbose=0,
@@ -83,7 +62,7 @@ def run(setting: Setting, options: Any, seed: int) -> dict[str, Any]:
         Path(options.save).mkdir(parents=True, exist_ok=True)
         model.save_weights(Path(options.save) / f"{options.name}-{seed}")
     losses = [float(loss) for loss in model.training_history["pretrain"].history["val_lm_loss"]]
-    return {"losses": losses, "step seconds": statistics.median(seconds.all)}
+    return {"losses": losses, "step seconds": statistics.median(clock.seconds)}
 
 
 def main() -> None:

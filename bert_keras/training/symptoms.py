@@ -15,6 +15,7 @@ from bert_keras.training.feed import sentence_labels
 
 # Nats, and share of the unigram loss, within which a loss stands there.
 _NEAR, _NEAR_SHARE = 0.05, 0.02
+_TIMES_UNIGRAM = 3.0  # a loss beyond so many unigram losses is none of learning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,9 +243,10 @@ def learning_rate_problems(
     largest = max(updates)
     gradient = f"; gradients of size {gradients[0]:.2g} to {gradients[-1]:.2g}" if gradients else ""
     step = f"single steps changed weights by up to {100 * largest:.2g} % of their size{gradient}."
-    is_worse = last > best + max(0.5, 0.1 * best) or times_unigram > 3.0
+    is_beyond = times_unigram > _TIMES_UNIGRAM
+    is_worse = last > best + max(0.5, 0.1 * best) or is_beyond
     if largest > 0.02 and is_worse or (largest > 0.5 and last > 0.95 * first):
-        beside = f", {times_unigram:.1f} times the unigram loss" if times_unigram > 3.0 else ""
+        beside = f", {times_unigram:.1f} times the unigram loss" if is_beyond else ""
         return [
             Finding(
                 "The learning rate is too high",
