@@ -89,7 +89,7 @@ def train_model(
         recipe: how the first of the phases trains: `"modern"`, `"bert"`, `"gentle"`, or figures of your own
             (`create_recipe`). By default `"modern"` for a fresh encoder, and `"gentle"` for one with
             published or saved weights. Fine-tuning after pretraining is gentle. An `lm_generator` that was
-            made without shares of its own masks as the recipe says.
+            made without shares of its own masks as the recipe says, but not within a `mixed_generator`.
         seed: seed of fresh heads.
         steps_per_execution: batches that TensorFlow or JAX take in one call, so that Python is in the way
             less often; callbacks see only every last of them. torch takes 1 alone.
