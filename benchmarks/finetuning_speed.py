@@ -104,7 +104,7 @@ def main() -> None:
         return child(*sys.argv[2:])
     command = parser(__doc__)
     command.add_argument("--rounds", type=int, default=3)
-    command.add_argument("--sentences", type=int, default=960)
+    command.add_argument("--sentences", type=int, default=1920)
     options = command.parse_args()
     rounds, count = (1, 64) if options.smoke else (options.rounds, options.sentences)
     from transformers import AutoTokenizer

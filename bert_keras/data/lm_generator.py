@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -56,7 +57,7 @@ class LMGenerator(BatchSource):
         self,
         text_encoder: TextEncoder,
         corpus: Corpus,
-        plan: Plan,
+        plan_of: Callable[[int], Plan],
         batch_size: int,
         max_len: int,
         thresholds: Thresholds | None,
@@ -68,17 +69,22 @@ class LMGenerator(BatchSource):
     ) -> None:
         self.corpus = corpus
         self.vocab_size = text_encoder.vocab_size
-        self.batch_size, self.max_len = batch_size, max_len
-        self.num_examples = self.num_rows = plan.num_examples
-        self._text_encoder, self._plan, self._seed = text_encoder, plan, seed
+        self.batch_size = batch_size
+        self._text_encoder, self._plan_of, self._seed, self._pack = text_encoder, plan_of, seed, pack
         self._vocabulary = vocabulary_of(text_encoder)
         self._thresholds = thresholds
         self._whole_word = whole_word
         self._label_function = label_function
         self.masks_are_open = masks_are_open
+        self._set_length(max_len)
+
+    def _set_length(self, max_len: int) -> None:
+        plan = self._plan_of(max_len)
+        self.max_len, self._plan = max_len, plan
+        self.num_examples = self.num_rows = plan.num_examples
         self._packing: Packing | None = None
-        if pack:
-            self._packing = Packing(plan.sizes(seed) + plan.num_special, max_len, seed)
+        if self._pack:
+            self._packing = Packing(plan.sizes(self._seed) + plan.num_special, max_len, self._seed)
             self.num_rows = self._packing.num_rows
 
     def with_masking(self, keep_prob: float, mask_prob: float, rand_prob: float) -> LMGenerator:
@@ -94,6 +100,19 @@ class LMGenerator(BatchSource):
             raise ValueError("A causal generator masks nothing: there is no masking to change.")
         other = copy.copy(self)
         other._thresholds, other.masks_are_open = thresholds_of(keep_prob, mask_prob, rand_prob), False
+        return other
+
+    def with_length(self, max_len: int) -> LMGenerator:
+        """Return a generator from the same text and arguments of rows of another length.
+
+        Args:
+            max_len: as of `lm_generator`.
+
+        Raises:
+            ValueError: if it is out of its range, or shorter than `min_len`.
+        """
+        other = copy.copy(self)
+        other._set_length(max_len)
         return other
 
     def _batch(self, index: int) -> SentenceBatch:
@@ -241,7 +260,7 @@ def lm_generator(
     15 % of the tokens are chosen; 80 % of them are masked, 10 % replaced and 10 % left. So are they here.
     """
     _check_size("batch_size", batch_size, 1)
-    _check_lengths(min_len, max_len, 3 if use_single_sentence else 5)
+    _check_lengths(min_len, use_single_sentence, max_len)
     if not 0 <= operator.index(seed) < 2**64:
         raise ValueError(f"`seed` must be from 0 to 2**64 - 1. Received: seed={seed}")
     check_probability("mismatch_prob", mismatch_prob)
@@ -257,20 +276,12 @@ def lm_generator(
         corpus if isinstance(corpus, Corpus) else Corpus.prepare(text_encoder, corpus, cache_dir=cache_dir)
     )
     _check_fingerprint(prepared, text_encoder)
-    num_special = 2 if use_single_sentence else 3
-    capacity, min_tokens = max_len - num_special, max(1, (min_len or 0) - num_special)
     mismatch = None if use_single_sentence else mismatch_prob
-    plan: Plan
-    if fill:
-        plan = ChunkPlan(prepared, capacity, min_tokens, short_prob, mismatch)
-    elif mismatch is None:
-        plan = SentencePlan(prepared, capacity, min_tokens)
-    else:
-        plan = SentencePairPlan(prepared, capacity, min_tokens, mismatch)
+    plan_of = functools.partial(_plan_of, prepared, fill, min_len, short_prob, mismatch)
     return LMGenerator(
         text_encoder,
         prepared,
-        plan,
+        plan_of,
         batch_size,
         max_len,
         None if is_causal else thresholds,
@@ -282,8 +293,23 @@ def lm_generator(
     )
 
 
-def _check_lengths(min_len: int | None, max_len: int, least: int) -> None:
-    _check_size("max_len", max_len, least)
+def _plan_of(
+    corpus: Corpus, fill: bool, min_len: int | None, short_prob: float, mismatch: float | None, max_len: int
+) -> Plan:
+    """Return how a corpus gives examples for rows of a length; without `mismatch` of one segment each."""
+    is_single = mismatch is None
+    _check_lengths(min_len, is_single, max_len)
+    num_special = 2 if is_single else 3
+    capacity, min_tokens = max_len - num_special, max(1, (min_len or 0) - num_special)
+    if fill:
+        return ChunkPlan(corpus, capacity, min_tokens, short_prob, mismatch)
+    if mismatch is None:
+        return SentencePlan(corpus, capacity, min_tokens)
+    return SentencePairPlan(corpus, capacity, min_tokens, mismatch)
+
+
+def _check_lengths(min_len: int | None, is_single: bool, max_len: int) -> None:
+    _check_size("max_len", max_len, 3 if is_single else 5)
     if min_len is None:
         return
     _check_size("min_len", min_len, 0)

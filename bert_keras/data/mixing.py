@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import operator
 import threading
@@ -70,6 +71,21 @@ class MixedGenerator(BatchSource):
         """Return which source batch `index` comes from, and its number there."""
         number, local = self._plan.place(index)
         return self._names[number], local
+
+    def with_sources(self, sources: Mapping[str, Any]) -> MixedGenerator:
+        """Return a generator that draws in the same order from other sources.
+
+        Args:
+            sources: by the same names, with labels of the same forms.
+
+        Raises:
+            ValueError: if the names are others.
+        """
+        if {*sources} != {*self.sources}:
+            raise ValueError(f"`sources` must be {self._names}. Received: {list(sources)}")
+        other = copy.copy(self)
+        other.sources = dict(sources)
+        return other
 
     def _batch(self, index: int) -> SentenceBatch:
         name, local = self.source_of(index)

@@ -12,8 +12,9 @@ import keras
 from bert_keras.training.layer_rates import AdamW, check_rates
 from bert_keras.training.muon import Muon
 from bert_keras.training.optimizers import NOT_DECAYED, SCHEDULES, ProgressDecay
+from bert_keras.training.recipe_tables import TABLES
 
-_POSITIVE = ("learning_rate", "epsilon", "reference_width", "reference_tokens", "clip_norm")
+_POSITIVE = ("learning_rate", "epsilon", "reference_width", "reference_tokens", "clip_norm", "short_length")
 _SHARES = ("beta_1", "beta_2", "warmup", "predicted_share", "mask_share", "random_share")
 _LEVELS_OF_MASKING = 6
 
@@ -43,6 +44,10 @@ class Recipe:
         predicted_share: share of the tokens that is predicted, at the beginning.
         final_predicted_share: the same at the end; in between it changes in six equal steps. None for one
             share all the time.
+        short_length: tokens of the rows of an `lm_generator` in the first part of the training, where its own
+            `max_len` is larger. As many rows make a batch, so the batch grows with the length. None for one
+            length all the time.
+        short_share: share of the training in which rows are that short. None without `short_length`.
         mask_share, random_share: which part of those the mask replaces, and which a random token.
         layer_decay: rate of each block as a multiple of that of the block above it; 1 for one rate.
         head_rate: rate of the heads as a multiple of the others'.
@@ -82,6 +87,8 @@ class Recipe:
     head_rate: float = 1.0
     final_predicted_share: float | None = None  # as are these
     average_momentum: float | None = None
+    short_length: int | None = None
+    short_share: float | None = None
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("adamw", "muon"):
@@ -110,6 +117,7 @@ class Recipe:
         for fields, rules, needed in (
             (("matrix_learning_rate", "momentum"), "optimizer='muon'", self.optimizer == "muon"),
             (("decay_share",), "schedule='stable'", self.schedule == "stable"),
+            (("short_share",), "`short_length`", self.short_length is not None),
         ):
             for field in fields:
                 value = getattr(self, field)
@@ -249,104 +257,14 @@ class Recipe:
         return cls(**config)
 
 
-# Each figure with its source. `docs/log.md` has our own measurements.
-_TABLES: dict[str, dict[str, tuple[Any, str]]] = {
-    "bert": {
-        "optimizer": ("adamw", "Devlin et al. 2018, A.2: Adam with L2 weight decay; their code decouples it"),
-        "learning_rate": (1e-4, "Devlin et al. 2018, A.2"),
-        "matrix_learning_rate": (None, "no Muon"),
-        "reference_width": (768, "Devlin et al. 2018, section 3: base"),
-        "width_exponent": (0.0, "Devlin et al. 2018, A.2: one rate for base and large"),
-        "reference_tokens": (131_072, "Devlin et al. 2018, A.2: 256 rows of 512 tokens"),
-        "batch_exponent": (0.0, "Devlin et al. 2018 give one rate and no rule"),
-        "beta_1": (0.9, "Devlin et al. 2018, A.2"),
-        "beta_2": (0.999, "Devlin et al. 2018, A.2"),
-        "epsilon": (1e-6, "google-research/bert, optimization.py"),
-        "momentum": (None, "no Muon"),
-        "warmup": (0.01, "Devlin et al. 2018, A.2: 10,000 of 1,000,000 steps"),
-        "schedule": ("linear", "Devlin et al. 2018, A.2"),
-        "decay_share": (None, "falls from the peak on"),
-        "weight_decay": (0.01, "Devlin et al. 2018, A.2"),
-        "clip_norm": (1.0, "google-research/bert, optimization.py"),
-        "average_momentum": (None, "Devlin et al. 2018: none"),
-        "predicted_share": (0.15, "Devlin et al. 2018, section 3.1"),
-        "mask_share": (0.8, "Devlin et al. 2018, section 3.1"),
-        "random_share": (0.1, "Devlin et al. 2018, section 3.1"),
-        "final_predicted_share": (None, "Devlin et al. 2018: one share"),
-        "layer_decay": (1.0, "Devlin et al. 2018: one rate"),
-        "head_rate": (1.0, "Devlin et al. 2018: one rate"),
-    },
-    "modern": {
-        "optimizer": ("muon", "Jordan et al. 2024; docs/log.md, Recipes"),
-        "learning_rate": (2e-3, "docs/log.md, Learning from scratch and Recipes: better than 4e-3 for Adam"),
-        "matrix_learning_rate": (
-            1e-2,
-            "docs/log.md, Recipes: between the best two of 6e-3, 12e-3, 24e-3",
-        ),
-        "reference_width": (256, "where the rates were measured"),
-        "width_exponent": (0.5, "keeps the spectral norm of a step (Yang et al. 2023, spectral condition)"),
-        "reference_tokens": (4096, "where the rates were measured: 32 rows of 128 tokens"),
-        "batch_exponent": (0.5, "Malladi et al. 2022: square root of the batch for adaptive steps"),
-        "beta_1": (0.9, "Kingma and Ba 2014"),
-        "beta_2": (0.98, "Liu et al. 2019 (RoBERTa), section 3.1"),
-        "epsilon": (1e-6, "Liu et al. 2019 (RoBERTa), section 3.1"),
-        "momentum": (0.95, "Jordan et al. 2024"),
-        "warmup": (0.05, "what the measurements in docs/log.md, Recipes, were made with; not varied"),
-        "schedule": ("linear", "docs/log.md, Recipes: better than falling in the second half"),
-        "decay_share": (None, "falls from the peak on"),
-        "weight_decay": (0.1, "Liu et al. 2025 (Muon is scalable), section 2.2"),
-        "clip_norm": (1.0, "google-research/bert, optimization.py"),
-        "average_momentum": (None, "a rate that runs down to zero averages already; not measured"),
-        "predicted_share": (
-            0.45,
-            "docs/log.md, Recipes over 800 steps; Wettig et al. 2022 find 40 % best for large models",
-        ),
-        "mask_share": (0.8, "Devlin et al. 2018, section 3.1"),
-        "random_share": (0.1, "Devlin et al. 2018, section 3.1"),
-        "final_predicted_share": (
-            0.15,
-            "Ankner et al. 2023: 30 % down to 15 %; docs/log.md, Recipes over 800 steps",
-        ),
-        "layer_decay": (1.0, "none: all layers are fresh"),
-        "head_rate": (1.0, "none: all layers are fresh"),
-    },
-    "gentle": {
-        "optimizer": ("adamw", "Devlin et al. 2018, A.3"),
-        "learning_rate": (5e-5, "Devlin et al. 2018, A.3: the largest that they tried"),
-        "matrix_learning_rate": (None, "no Muon"),
-        "reference_width": (768, "Devlin et al. 2018, section 3: base"),
-        "width_exponent": (1.0, "Yang et al. 2022 (muP); Turc et al. 2019 tried up to 3e-4 on small sizes"),
-        "reference_tokens": (4096, "Devlin et al. 2018, A.3: 32 rows, of 128 tokens in their code's example"),
-        "batch_exponent": (0.0, "Devlin et al. 2018, A.3: one set of rates for 16 and 32 rows"),
-        "beta_1": (0.9, "Devlin et al. 2018, A.2"),
-        "beta_2": (0.999, "Devlin et al. 2018, A.2"),
-        "epsilon": (1e-6, "google-research/bert, optimization.py"),
-        "momentum": (None, "no Muon"),
-        "warmup": (0.1, "google-research/bert, run_classifier.py"),
-        "schedule": ("linear", "google-research/bert, optimization.py"),
-        "decay_share": (None, "falls from the peak on"),
-        "weight_decay": (0.01, "google-research/bert, optimization.py"),
-        "clip_norm": (1.0, "google-research/bert, optimization.py"),
-        "average_momentum": (None, "Devlin et al. 2018: none"),
-        "predicted_share": (0.15, "Devlin et al. 2018, section 3.1"),
-        "mask_share": (0.8, "Devlin et al. 2018, section 3.1"),
-        "random_share": (0.1, "Devlin et al. 2018, section 3.1"),
-        "final_predicted_share": (None, "Devlin et al. 2018: one share"),
-        "layer_decay": (
-            1.0,
-            "Devlin et al. 2018, A.3: one rate; Clark et al. 2020 (ELECTRA) take 0.8 or 0.9",
-        ),
-        "head_rate": (1.0, "Devlin et al. 2018, A.3: one rate"),
-    },
-}
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         name: Recipe(name=name, **{field: figure for field, (figure, _) in table.items()})
-        for name, table in _TABLES.items()
+        for name, table in TABLES.items()
     }
 )
 SOURCES: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {name: {field: source for field, (_, source) in table.items()} for name, table in _TABLES.items()}
+    {name: {field: source for field, (_, source) in table.items()} for name, table in TABLES.items()}
 )
 
 

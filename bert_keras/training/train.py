@@ -20,7 +20,7 @@ from bert_keras.training.layer_rates import rates_of
 from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.optimizers import create_optimizer
 from bert_keras.training.quantizing import check_not_quantized
-from bert_keras.training.recipe_masks import masked_by
+from bert_keras.training.recipe_course import course_of
 from bert_keras.training.recipes import Recipe, create_recipe, is_from_scratch, matrices_side_by_side
 from bert_keras.training.unfreezing import GradualUnfreezing
 
@@ -89,7 +89,8 @@ def train_model(
         recipe: how the first of the phases trains: `"modern"`, `"bert"`, `"gentle"`, or figures of your own
             (`create_recipe`). By default `"modern"` for a fresh encoder, and `"gentle"` for one with
             published or saved weights. Fine-tuning after pretraining is gentle. An `lm_generator` that was
-            made without shares of its own masks as the recipe says, but not within a `mixed_generator`.
+            made without shares of its own masks as the recipe says, and has shorter rows for as long as it
+            wants them (`bert`: 128 tokens in nine tenths of the steps).
         seed: seed of fresh heads.
         steps_per_execution: batches that TensorFlow or JAX take in one call, so that Python is in the way
             less often; callbacks see only every last of them. torch takes 1 alone.
@@ -262,7 +263,7 @@ class _Phase:
         if self.budget is not None:
             clock = TimeBudget(self.budget, self.optimizer._learning_rate)
             self.epochs, self.callbacks = OPEN_END, [clock, *self.callbacks]
-        self.feed.source = masked_by(self.recipe, self.feed.source, self.steps * epochs, clock)
+        self.feed.source = course_of(self.recipe, self.feed.source, self.steps * epochs, clock)
         self.steps_done = 0
 
     def run(

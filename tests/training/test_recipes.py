@@ -2,19 +2,15 @@
 
 import contextlib
 import dataclasses
-import pydoc_data.topics
 
 import keras
 import numpy as np
 import pytest
 
 from bert_keras import (
-    BERTTextEncoder,
-    Corpus,
     TaskMetadata,
     create_recipe,
     create_transformer,
-    lm_generator,
     load_huggingface,
     load_model,
     save_huggingface,
@@ -25,17 +21,6 @@ from bert_keras.training.muon import orthogonalize
 from bert_keras.training.recipes import SOURCES, is_from_scratch
 
 numpy = keras.ops.convert_to_numpy
-
-
-@pytest.fixture(scope="module")
-def small_corpus(tmp_path_factory):
-    """A text encoder and a corpus of the language reference that comes with Python."""
-    folder = tmp_path_factory.mktemp("corpus")
-    topics = list(pydoc_data.topics.topics.values())[:40]
-    text = "\n\n".join("\n".join(line for line in topic.split("\n") if line.strip()) for topic in topics)
-    (folder / "text.txt").write_text(text, encoding="utf-8")
-    text_encoder = BERTTextEncoder.train(folder / "text.txt", vocab_size=500)
-    return text_encoder, Corpus.prepare(text_encoder, folder / "text.txt", cache_dir=folder)
 
 
 def tiny(seed=5, **arguments):
@@ -260,70 +245,6 @@ def test_the_average_of_weights_by_hand(toy, name):
     ):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6, err_msg=variable.path)
         assert np.abs(found - last).max() > 0, variable.path
-
-
-def labelled_share(batch):
-    return batch.token_classification["lm"].target_mask.sum() / batch.padding_mask.sum()
-
-
-def test_masks_follow_the_recipe(small_corpus):
-    text_encoder, corpus = small_corpus
-    options = {"batch_size": 16, "max_len": 64, "use_single_sentence": True}
-    generator = lm_generator(text_encoder, corpus, **options)
-    recipe = create_recipe("modern", predicted_share=0.6, final_predicted_share=0.1)
-    seen = {}
-
-    class Source:  # tells what training asks for
-        masks_are_open, vocab_size = generator.masks_are_open, generator.vocab_size
-
-        def __len__(self):
-            return len(generator)
-
-        def __getitem__(self, index):
-            return generator[index]
-
-        def with_masking(self, **masks):
-            other = generator.with_masking(**masks)
-
-            class Noted:
-                def __getitem__(self, index):
-                    seen[index] = other[index]
-                    return seen[index]
-
-            return Noted()
-
-    lm = TaskMetadata("lm", True, text_encoder.vocab_size)
-    encoder = create_transformer(text_encoder.vocab_size, 12, 64, 1, 3, 20)
-    train_model(encoder, [lm], Source(), pretrain_steps=6, pretrain_epochs=2, recipe=recipe, verbose=0)
-    shares = [labelled_share(seen[step]) for step in range(12)]
-    expected = np.repeat([0.6, 0.5, 0.4, 0.3, 0.2, 0.1], 2)
-    np.testing.assert_allclose(shares, expected, atol=0.06)
-    own = lm_generator(text_encoder, corpus, **options, **recipe.masking(progress=0.5))
-    np.testing.assert_array_equal(seen[6].tokens, own[6].tokens)
-    assert generator.masks_are_open and not own.masks_are_open
-    assert not generator.with_masking(0.5, 0.4, 0.1).masks_are_open
-    np.testing.assert_allclose(labelled_share(generator[0]), 0.15, atol=0.05)  # as it was
-
-
-def test_shares_of_one_s_own_stay(small_corpus):
-    text_encoder, corpus = small_corpus
-    causal = lm_generator(text_encoder, corpus, is_causal=True)
-    assert not causal.masks_are_open
-    with pytest.raises(ValueError, match="masks nothing"):
-        causal.with_masking(0.5, 0.4, 0.1)
-    assert not lm_generator(text_encoder, corpus, keep_prob=0.85).masks_are_open
-    constant = create_recipe("modern", predicted_share=0.2, final_predicted_share=None)
-    assert (
-        constant.masking(0.0)
-        == constant.masking(1.0)
-        == pytest.approx({"keep_prob": 0.8, "mask_prob": 0.16, "rand_prob": 0.02})
-    )
-    falling = create_recipe("modern", predicted_share=0.3, final_predicted_share=0.15)
-    assert [round(1 - falling.masking(p)["keep_prob"], 3) for p in (-1.0, 0.0, 0.5, 0.99, 1.0, 2.0)] == [
-        0.3, 0.3, 0.21, 0.15, 0.15, 0.15
-    ]  # fmt: skip
-    with pytest.raises(ValueError, match="final_predicted_share=1.5"):
-        create_recipe("modern", final_predicted_share=1.5)
 
 
 class InterruptedRun(Exception):
