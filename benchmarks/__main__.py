@@ -58,6 +58,7 @@ PLAN: dict[str, list[Run]] = {
         Run("step_parts", "step_parts", "tensorflow"),
         Run("step_parts_modern", "step_parts", "tensorflow", False, ("--recipe", "modern")),
     ],
+    "Settings of a step": [Run("step_settings", "step_settings")],
     "One training step on the same backend": each_backend("training_step"),
     "Raw text to trained steps": [Run("end_to_end", "end_to_end", needs_data=True)],
     "Fine-tuning": [Run("finetuning_speed", "finetuning_speed", needs_data=True)],

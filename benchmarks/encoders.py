@@ -2,7 +2,7 @@
 
     BERT_KERAS_DATA=... python -m benchmarks.encoders [--encoders lstm qrnn] [--runs FILE] [--work FOLDER]
 
-Each encoder is 256 wide and is pretrained by masked language modelling on the novels of `gutenberg/`,
+Each encoder is equally wide and is pretrained by masked language modelling on the novels of `gutenberg/`,
 with the same batches (32 rows of 128 tokens, consecutive sentences), steps, optimizer and learning rates
 to choose from (the one with the lowest loss after a tenth of the steps, on masked rows of two other
 novels, is trained to the end). Then sentiment (`sst2`) and part-of-speech tags (`ud-ewt`) are fine-tuned
@@ -45,17 +45,19 @@ from bert_keras import (
     train_model,
 )
 
-WIDTH, MAX_LEN, TUNING = 256, 128, 500
+MAX_LEN, TUNING = 128, 500
 TASKS = ("sst2", "ud-ewt")
 
 
-def encoder_of(kind: str, vocab_size: int, seed: int, dropout: float, dtype: str) -> keras.Model:
+def encoder_of(kind: str, vocab_size: int, seed: int, dropout: float, options: Any) -> keras.Model:
     if kind == "transformer":
         rates = dict.fromkeys(("embedding_dropout", "attention_dropout", "residual_dropout"), dropout)
-        options: dict[str, Any] = {"position_embedding": "rotary", "norm_placement": "pre", **rates}
-        return create_transformer(vocab_size, WIDTH, MAX_LEN, 2, seed=seed, dtype=dtype, **options)
+        arguments: dict[str, Any] = {"position_embedding": "rotary", "norm_placement": "pre", **rates}
+        return create_transformer(
+            vocab_size, options.width, MAX_LEN, 2, seed=seed, dtype=options.dtype, **arguments
+        )
     make = {"lstm": create_lstm, "qrnn": create_qrnn, "text_cnn": create_text_cnn}[kind]
-    return make(vocab_size, WIDTH, seed=seed, dropout=dropout, dtype=dtype)
+    return make(vocab_size, options.width, seed=seed, dropout=dropout, dtype=options.dtype)
 
 
 class Pretraining:
@@ -71,7 +73,7 @@ class Pretraining:
 
     def run(self, kind: str) -> tuple[dict[str, Any], list[np.ndarray]]:
         """Return what was measured of the longest run, and the encoder's weights."""
-        options, key = self.options, {"encoder": kind, "phase": "pretrain"}
+        options, key = self.options, {"encoder": kind, "width": self.options.width, "phase": "pretrain"}
 
         def loss(steps: int, rate: float) -> dict[str, Any]:
             return self.log.get(
@@ -80,17 +82,17 @@ class Pretraining:
 
         best = min(options.pretrain_rates, key=lambda rate: loss(options.steps // 10, rate)["loss"])
         found = loss(options.steps, best)
-        encoder = encoder_of(kind, self.vocab_size, 0, 0.0, options.dtype)
+        encoder = encoder_of(kind, self.vocab_size, 0, 0.0, options)
         with np.load(self._file(kind)) as arrays:
             encoder.set_weights([arrays[str(i)] for i in range(len(arrays.files))])
         return found, encoder.get_weights()
 
     def _file(self, kind: str) -> Path:
-        return Path(self.options.work) / f"encoder_{kind}.npz"
+        return Path(self.options.work) / f"encoder_{kind}_{self.options.width}.npz"
 
     def _train(self, kind: str, steps: int, rate: float) -> dict[str, Any]:
         lm = TaskMetadata("lm", True, self.vocab_size, 0.0, TaskWeightScheduler(True, False))
-        encoder = encoder_of(kind, self.vocab_size, 0, 0.0, self.options.dtype)
+        encoder = encoder_of(kind, self.vocab_size, 0, 0.0, self.options)
         start = time.perf_counter()
         model = train_model(
             encoder,
@@ -143,22 +145,23 @@ class Finetuning:
         self.text_encoder, self.options = text_encoder, options
 
     def batches(self, split: str, seed: int) -> Any:
-        is_training = split == "train"
+        """Return batches of 32 examples, for training about as many, packed into rows."""
+        sentences, pad_id = self.sentences[split], self.text_encoder.pad_id
+        if split != "train":
+            return labelled_generator(
+                sentences, pad_id=pad_id, batch_size=32, shuffle=False, wrap=False, length_multiple=16
+            )
+        tokens = sum(len(sentence.tokens) for sentence in sentences)
+        rows = max(1, round(32 * tokens / len(sentences) / MAX_LEN))
         return labelled_generator(
-            self.sentences[split],
-            pad_id=self.text_encoder.pad_id,
-            batch_size=32,
-            seed=seed,
-            shuffle=is_training,
-            wrap=is_training,
-            length_multiple=16,
+            sentences, pad_id=pad_id, batch_size=rows, seed=seed, max_len=MAX_LEN, pack=True
         )
 
     def runner(self, kind: str, weights: list[np.ndarray] | None) -> Callable[[float, int], dict[str, Any]]:
         options = self.options
 
         def run(rate: float, seed: int) -> dict[str, Any]:
-            encoder = encoder_of(kind, self.text_encoder.vocab_size, seed, 0.1, options.dtype)
+            encoder = encoder_of(kind, self.text_encoder.vocab_size, seed, 0.1, options)
             if weights is not None:
                 encoder.set_weights(weights)
             start = time.perf_counter()
@@ -186,6 +189,7 @@ def main() -> None:
     command = parser(__doc__)
     kinds = ["transformer", "lstm", "qrnn", "text_cnn"]
     command.add_argument("--encoders", nargs="+", default=kinds, choices=kinds)
+    command.add_argument("--width", type=int, default=256)
     command.add_argument("--steps", type=int, default=1500, help="of pretraining")
     command.add_argument("--pretrain-rates", type=float, nargs="+", default=[1e-3, 3e-3])
     command.add_argument("--examples", type=int, default=2000, help="labelled examples of each task")
@@ -212,7 +216,8 @@ def main() -> None:
     for kind in options.encoders:
         pretrained, weights = pretraining.run(kind)
         for start, values in (("pretrained", weights), ("scratch", None)):
-            key = {"encoder": kind, "start": start, "examples": options.examples, "epochs": options.epochs}
+            key = {"encoder": kind, "width": options.width, "start": start, "examples": options.examples}
+            key |= {"epochs": options.epochs, "pretraining": options.steps}
             best, runs = searched(
                 log,
                 key,
@@ -226,7 +231,10 @@ def main() -> None:
             rows.append([kind, start, loss, f"{best:g}", *scores])
     result = {"question": "encoders", "options": vars(options), "runs": log.runs}
     result |= environment(["keras", "tensorflow", "jax", "torch"])
-    title = f"{options.steps} steps of pretraining, {options.examples} labelled examples of each task"
+    title = (
+        f"Width {options.width}, {options.steps} steps of pretraining, {options.seeds} seeds, "
+        f"{options.examples} labelled examples of each task"
+    )
     columns = ["encoder", "start", "held-out loss", "learning rate", *TASKS]
     report(title, columns, rows, result, options.json)
 

@@ -70,10 +70,11 @@ def pretrained(
     generator = lm_generator(
         text_encoder,
         lines,
-        batch_size=32,
-        max_len=MAX_LEN,
+        batch_size=20,
+        max_len=2 * MAX_LEN,
         use_single_sentence=True,
         fill=False,
+        pack=True,
         cache_dir=work,
     )
     encoder = encoder_of(kind, text_encoder.vocab_size, 0, options)
@@ -174,7 +175,8 @@ def study(
             seed=seed,
             shuffle=is_training,
             wrap=is_training,
-            length_multiple=32,
+            length_multiple=8,
+            buckets=5 if is_training else None,
         )
 
     def runner(start: str) -> Callable[[float, int], dict[str, Any]]:
