@@ -53,12 +53,14 @@ def each_backend(script: str, *arguments: str) -> list[Run]:
 PLAN: dict[str, list[Run]] = {
     "Preparing a corpus": [Run("corpus_speed", "corpus_speed")],
     "Batches for pretraining": [Run("lm_generator_speed", "lm_generator_speed")],
+    "Padding": [Run("padding", "padding", needs_data=True)],
     "One training step, best settings": [Run("best_step", "best_step")],
     "Where a step's time goes": [
         Run("step_parts", "step_parts", "tensorflow"),
         Run("step_parts_modern", "step_parts", "tensorflow", False, ("--recipe", "modern")),
     ],
     "Settings of a step": [Run("step_settings", "step_settings")],
+    "Operations of a step": each_backend("operations"),
     "One training step on the same backend": each_backend("training_step"),
     "Raw text to trained steps": [Run("end_to_end", "end_to_end", needs_data=True)],
     "Fine-tuning": [Run("finetuning_speed", "finetuning_speed", needs_data=True)],
