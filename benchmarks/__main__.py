@@ -3,8 +3,8 @@
     python -m benchmarks [--only NAME ...] [--smoke]      # runs, keeps benchmarks/results/NAME.json, renders
     python -m benchmarks --render                         # renders what is kept
 
-Each runs in a process of its own. `--smoke` runs each script once at its smallest, two at a time, and keeps
-nothing.
+Each runs in a process of its own. `--smoke` runs each script once at its smallest and keeps nothing;
+`--list` prints a run of each script.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import json
 import os
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,19 +78,19 @@ def carry_out(run: Run) -> bool:
 
 
 def try_out(run: Run) -> bool:
-    """Run a script at its smallest, print all at its end, and return whether it succeeded."""
-    start = time.perf_counter()
-    process = started(run, "--smoke", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    output, _ = process.communicate()
-    seconds = time.perf_counter() - start
-    print(f"\n==> {run.name}\n{output}exit status {process.returncode}, {seconds:.0f} s", flush=True)
-    return process.returncode == 0
+    """Run a script at its smallest, and return whether it succeeded."""
+    print(f"\n==> {run.name}", flush=True)
+    return started(run, "--smoke").wait() == 0
 
 
-def started(run: Run, *further: str, **options: Any) -> subprocess.Popen[Any]:
+def started(run: Run, *further: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", f"benchmarks.{run.script}", *run.arguments, *further]
     variables = {} if run.backend is None else {"KERAS_BACKEND": run.backend}
-    return subprocess.Popen(command, env={**os.environ, **variables}, cwd=HERE.parent, **options)
+    return subprocess.Popen(command, env={**os.environ, **variables}, cwd=HERE.parent)
+
+
+def one_of_each_script(runs: Sequence[Run]) -> list[Run]:
+    return [*{run.script: run for run in reversed(runs)}.values()][::-1]
 
 
 def rendered() -> str:
@@ -143,7 +142,11 @@ def main() -> None:
     command.add_argument("--only", nargs="+", metavar="NAME", help=f"some of {[run.name for run in runs]}")
     command.add_argument("--smoke", action="store_true", help="smallest sizes; nothing is kept")
     command.add_argument("--render", action="store_true", help="run nothing")
+    command.add_argument("--list", action="store_true", help="run nothing, print a run of each script")
     options = command.parse_args()
+    if options.list:
+        print(*(run.name for run in one_of_each_script(runs)), sep="\n")
+        return
     names = options.only or [run.name for run in runs]
     unknown = sorted({*names} - {run.name for run in runs})
     if unknown:
@@ -155,9 +158,8 @@ def main() -> None:
             print(f"BERT_KERAS_DATA names no folder of data, so these are left out: {left_out}", flush=True)
         chosen = [run for run in chosen if not run.needs_data]
     if options.smoke:
-        chosen = [*{run.script: run for run in reversed(chosen)}.values()]
-        with ThreadPoolExecutor(2) as pool:
-            succeeded = [*pool.map(try_out, chosen)]
+        chosen = one_of_each_script(chosen)
+        succeeded = [try_out(run) for run in chosen]
     else:
         succeeded = [carry_out(run) for run in chosen]
     failed = [run.name for run, well in zip(chosen, succeeded, strict=True) if not well]

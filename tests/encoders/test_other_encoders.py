@@ -62,7 +62,13 @@ def arrays(*rows, length=16):
 
 
 def run(encoder, inputs):
-    return keras.ops.convert_to_numpy(keras.ops.cast(encoder(inputs, training=False), "float32"))
+    if keras.backend.backend() == "jax":  # operation by operation it would compile each for every shape
+        import jax
+
+        found = jax.jit(lambda arrays: encoder(arrays, training=False))(inputs)
+    else:
+        found = encoder(inputs, training=False)
+    return keras.ops.convert_to_numpy(keras.ops.cast(found, "float32"))
 
 
 def tokens(size, seed=0):
