@@ -103,10 +103,10 @@ class Setting:
         )
         self.held_out = [held_out[i] for i in range(1 if smoke else 14)]
 
-    def batches(self, seed: int, batch_size: int = ROWS) -> Any:
+    def batches(self, seed: int, batch_size: int = ROWS, max_len: int = MAX_LEN) -> Any:
         from bert_keras.data import lm_generator
 
-        shape: dict[str, Any] = {"batch_size": batch_size, "max_len": MAX_LEN, "use_single_sentence": True}
+        shape: dict[str, Any] = {"batch_size": batch_size, "max_len": max_len, "use_single_sentence": True}
         return lm_generator(self.text_encoder, self.corpus, seed=seed, **shape)
 
     def unigram_loss(self) -> float:

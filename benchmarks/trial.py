@@ -1,7 +1,8 @@
 """One figure changed: pretraining by a recipe for some steps, with figures of recipe and encoder of your own.
 
     BERT_KERAS_DATA=... python -m benchmarks.trial --steps 800 [--figures weight_decay=0.1 ...]
-        [--encoder embedding_layer_norm=false ...] [--rows 32] [--seeds 1] [--runs FILE] [--save FOLDER]
+        [--encoder embedding_layer_norm=false ...] [--rows 32] [--length 128] [--layers 4] [--seeds 1]
+        [--runs FILE] [--save FOLDER]
 
 The setting of `benchmarks.learning`: text, vocabulary, held-out rows. Steps are counted and not seconds, so
 that a busy machine gives the same losses; the median step is printed beside them. Values are JSON.
@@ -39,7 +40,7 @@ def run(setting: Setting, options: Any, seed: int) -> dict[str, Any]:
         vocab_size,
         WIDTH,
         MAX_LEN,
-        LAYERS,
+        options.layers,
         architecture=options.architecture,
         seed=seed,
         dtype=options.dtype,
@@ -49,7 +50,7 @@ def run(setting: Setting, options: Any, seed: int) -> dict[str, Any]:
     model = train_model(
         encoder,
         [TaskMetadata("lm", True, vocab_size, 0.0, TaskWeightScheduler(True, False))],
-        setting.batches(seed, options.rows),
+        setting.batches(seed, options.rows, options.length),
         pretrain_steps=options.steps // options.points,
         pretrain_epochs=options.points,
         recipe=recipe,
@@ -70,6 +71,8 @@ def main() -> None:
     command.add_argument("--name", default="trial")
     command.add_argument("--steps", type=int, default=800)
     command.add_argument("--rows", type=int, default=32)
+    command.add_argument("--length", type=int, default=MAX_LEN, help="of the rows that it trains on")
+    command.add_argument("--layers", type=int, default=LAYERS)
     command.add_argument("--recipe", default="modern")
     command.add_argument("--figures", nargs="*", default=[], metavar="FIELD=VALUE", help="of the recipe")
     command.add_argument("--architecture", default="modern")
@@ -84,7 +87,18 @@ def main() -> None:
     if options.smoke:
         options.steps, options.points, options.rows, options.seeds = 4, 2, 4, 1
     setting, log = Setting(Path(options.work), options.smoke), RunLog(options.runs)
-    kept = ("steps", "rows", "recipe", "figures", "architecture", "encoder", "dtype", "points")
+    kept = (
+        "steps",
+        "rows",
+        "length",
+        "layers",
+        "recipe",
+        "figures",
+        "architecture",
+        "encoder",
+        "dtype",
+        "points",
+    )
     key = {name: getattr(options, name) for name in kept}
     runs = [
         log.get({**key, "seed": seed}, lambda seed=seed: run(setting, options, seed))
