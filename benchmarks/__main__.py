@@ -58,6 +58,7 @@ PLAN: dict[str, list[Run]] = {
         Run("step_parts", "step_parts", "tensorflow"),
         Run("step_parts_modern", "step_parts", "tensorflow", False, ("--recipe", "modern")),
     ],
+    "A step beside the machine's products": each_backend("utilisation"),
     "Settings of a step": [Run("step_settings", "step_settings")],
     "Operations of a step": each_backend("operations"),
     "One training step on the same backend": each_backend("training_step"),
