@@ -13,6 +13,7 @@ the texts of both training sets without their labels; the tasks keep their numbe
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +51,7 @@ from bert_keras import (
 )
 
 TASKS = ("sentiment", "pos")
-MAX_LEN = 64
+MAX_LEN, PACKED_LEN = 64, 128  # tokens of a sentence, and of a row that several share
 
 
 def read_sst2(split: str, text_encoder: TextEncoder) -> list[Sentence]:
@@ -116,6 +117,9 @@ def study(folder: str) -> None:
     command.add_argument(
         "--lm-share", type=float, default=0.0, help="share of the steps that model language, below 1"
     )
+    command.add_argument("--lm-weight", type=float, default=1.0, help="of its loss")
+    command.add_argument("--head-rate", type=float, default=1.0, help="rate of the heads, as a multiple")
+    command.add_argument("--layer-decay", type=float, default=1.0, help="rate of a block over that above it")
     command.add_argument("--dropout", type=float, default=0.1, help="of the heads and of the encoder")
     command.add_argument("--dtype", default="float32")
     command.add_argument("--runs", metavar="FILE", help="keep finished runs there, and take them from there")
@@ -149,7 +153,8 @@ def study(folder: str) -> None:
     ]
     text: Any = None
     if options.lm_share:
-        tasks.append(TaskMetadata("lm", True, text_encoder.vocab_size, 0.0, schedule))
+        weight = TaskWeightScheduler(False, True, finetune_value=options.lm_weight)
+        tasks.append(TaskMetadata("lm", True, text_encoder.vocab_size, 0.0, weight))
         text = text_batches(text_encoder, folder, options.batch_size)
     saved = load_model(options.weights).encoder
     dropouts = dict.fromkeys(("embedding_dropout", "attention_dropout", "residual_dropout"), options.dropout)
@@ -157,13 +162,15 @@ def study(folder: str) -> None:
     pretrained_weights = saved.get_weights()
 
     def batches(sentences: list[Sentence], seed: int, is_training: bool) -> Any:
+        if not is_training:
+            size = options.batch_size
+            return labelled_generator(
+                sentences, pad_id=text_encoder.pad_id, batch_size=size, shuffle=False, wrap=False
+            )
+        mean_size = statistics.mean(len(sentence.tokens) for sentence in sentences)
+        rows = max(1, round(options.batch_size * mean_size / PACKED_LEN))
         return labelled_generator(
-            sentences,
-            pad_id=text_encoder.pad_id,
-            batch_size=options.batch_size,
-            seed=seed,
-            shuffle=is_training,
-            wrap=is_training,
+            sentences, pad_id=text_encoder.pad_id, batch_size=rows, seed=seed, max_len=PACKED_LEN, pack=True
         )
 
     def run(start_from: str, learning_rate: float, seed: int) -> dict[str, dict[str, float]]:
@@ -185,13 +192,16 @@ def study(folder: str) -> None:
                 {"tasks": generator, "text": text}, shares=shares, num_batches=steps, seed=seed
             )
         plain = options.recipe is None
+        by_depth = {"head_rate": options.head_rate, "layer_decay": options.layer_decay}
         model = train_model(
             encoder,
             tasks,
-            recipe=None if plain else scaled_recipe(options.recipe, learning_rate),
+            recipe=None if plain else scaled_recipe(options.recipe, learning_rate, **by_depth),
             finetune_generator=generator,
             finetune_epochs=options.epochs,
-            finetune_optimizer=(lambda steps: create_optimizer(steps, learning_rate)) if plain else None,
+            finetune_optimizer=(lambda steps: create_optimizer(steps, learning_rate, **by_depth))
+            if plain
+            else None,
             seed=seed,
             verbose=0,
         )
@@ -206,6 +216,8 @@ def study(folder: str) -> None:
     for start_from in ("pretrained", "scratch"):
         key = {"start": start_from, "examples": options.examples, "epochs": options.epochs}
         key |= {"recipe": options.recipe, "dropout": options.dropout, "lm_share": options.lm_share}
+        key |= {"lm_weight": options.lm_weight, "head_rate": options.head_rate}
+        key["layer_decay"] = options.layer_decay
         if start_from == "pretrained":
             key["fresh_blocks"] = options.fresh_blocks
         best[start_from], runs = searched(
