@@ -98,14 +98,17 @@ def questions(small: bool) -> Iterator[Question]:
     )
     yield from over_the_vocabulary(normal(320, 30_522))
     visible = ops.ones((1, 1, 128, 128), "bool")
-    yield Question(
-        "attention, 32 x 128 x 4 x 64",
-        {
-            "as here": lambda x: attend(x, x, x, visible),
-            "keras.ops": lambda x: ops.dot_product_attention(x, x, x, mask=visible),
-        },
-        normal(32, 128, 4, 64),
-    )
+    for dtype in ("bfloat16", "float32"):
+        yield Question(
+            "attention, 32 x 128 x 4 x 64",
+            {
+                "as here": lambda x: attend(x, x, x, visible),
+                "keras.ops": lambda x: ops.dot_product_attention(x, x, x, mask=visible),
+                "plain products": lambda x: attend(x, x, x, visible, dropout=lambda same: same),
+            },
+            normal(32, 128, 4, 64),
+            dtype,
+        )
     cosines, sines = rotary_angles(ops.expand_dims(ops.arange(128), 0), 64)
     wide = [ops.tile(angles, (1, 1, 8, 1)) for angles in (cosines, sines)]
     yield Question(
@@ -212,7 +215,7 @@ def main() -> None:
             continue
         sides = {name: compiled(question, way) for name, way in question.ways.items()}
         found = alternate(sides, 1 if options.smoke else options.rounds)
-        seconds[question.name] = found
+        seconds[f"{question.name}, {question.dtype}"] = found
         first = summary(next(iter(found.values())))["median"]
         for name, times in found.items():
             median = summary(times)["median"]

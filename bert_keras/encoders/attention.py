@@ -11,6 +11,8 @@ import keras
 import numpy as np
 from keras import ops
 
+_SHORT = 256  # positions
+
 
 def visible_pairs(sequence_ids: Any, is_causal: bool) -> Any:
     """Return which position may attend to which.
@@ -56,8 +58,7 @@ def attend(query: Any, key: Any, value: Any, visible: Any, dropout: Any = None) 
     Returns:
         float, `(batch, length, heads, head_dim)`.
     """
-    # TensorFlow has no fused kernel, and its einsum is slower than products of transposed arrays.
-    if dropout is None and keras.backend.backend() != "tensorflow":
+    if dropout is None and _has_fused_kernel(query):
         return ops.dot_product_attention(query, key, value, mask=visible)
     scale = 1.0 / float(np.sqrt(query.shape[-1]))
     query = ops.transpose(query, (0, 2, 1, 3)) * ops.cast(scale, query.dtype)
@@ -68,6 +69,17 @@ def attend(query: Any, key: Any, value: Any, visible: Any, dropout: Any = None) 
     if dropout is not None:
         probabilities = dropout(probabilities)
     return ops.transpose(ops.matmul(probabilities, ops.transpose(value, (0, 2, 1, 3))), (0, 2, 1, 3))
+
+
+def _has_fused_kernel(query: Any) -> bool:
+    """Return whether Keras' attention is faster than products of transposed arrays (benchmarks.operations).
+
+    On TensorFlow it is an einsum. torch's kernel for CPUs is slower in bfloat16, but for long rows.
+    """
+    if keras.backend.backend() == "torch":
+        is_on_cpu, is_long = query.device.type == "cpu", query.shape[1] > _SHORT
+        return not is_on_cpu or is_long or keras.backend.standardize_dtype(query.dtype) != "bfloat16"
+    return keras.backend.backend() != "tensorflow"
 
 
 def sinusoidal_positions(max_len: int, embedding_dim: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from bert_keras import (
 )
 from bert_keras.encoders.neighbours import linear_recurrence
 from bert_keras.training import create_optimizer
+from tests.compiled import called
 
 MAKERS = {
     "lstm": lambda **a: create_lstm(40, 8, **{"num_layers": 2, **a}),
@@ -62,13 +63,7 @@ def arrays(*rows, length=16):
 
 
 def run(encoder, inputs):
-    if keras.backend.backend() == "jax":  # operation by operation it would compile each for every shape
-        import jax
-
-        found = jax.jit(lambda arrays: encoder(arrays, training=False))(inputs)
-    else:
-        found = encoder(inputs, training=False)
-    return keras.ops.convert_to_numpy(keras.ops.cast(found, "float32"))
+    return keras.ops.convert_to_numpy(keras.ops.cast(called(encoder, inputs), "float32"))
 
 
 def tokens(size, seed=0):

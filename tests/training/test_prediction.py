@@ -18,6 +18,7 @@ from bert_keras import (
     train_model,
 )
 from bert_keras.training import encoder_arrays
+from tests.compiled import called
 
 WORDS = ["red", "green", "blue", "cat", "dog", "bird", "sees", "and", ",", ".", "?", "what", "##s", "!"]
 
@@ -56,7 +57,7 @@ def texts(number, seed=0, longest=20):
 
 def logits_of(model, sentence, pad_id=0):
     batch = labelled_generator([sentence], pad_id=pad_id, batch_size=1, length_multiple=1)[0]
-    return {k: keras.ops.convert_to_numpy(v)[0] for k, v in model(encoder_arrays(batch)).items()}
+    return {k: keras.ops.convert_to_numpy(v)[0] for k, v in called(model, encoder_arrays(batch)).items()}
 
 
 def softmax(logits):
