@@ -57,21 +57,28 @@ def arrays(shape: dict[str, int]) -> dict[str, np.ndarray]:
     }
 
 
-def bert_keras_step(shape: dict[str, int], dtype: str) -> Callable[[], Any]:
+def model_and_batch(shape: dict[str, int], dtype: str) -> tuple[Any, Any]:
+    """Return a model of bert_keras with language modelling as its task, not compiled, and a batch for it."""
     from bert_keras import TaskMetadata, TaskWeightScheduler, create_transformer
     from bert_keras.data import SentenceBatch, TaskDataBatch
-    from bert_keras.training import AdamW, MultiTaskModel, training_arrays
+    from bert_keras.training import MultiTaskModel
 
     own = arrays(shape)
     lm = TaskMetadata("lm", True, shape["vocab_size"], 0.0, TaskWeightScheduler(True, False))
     encoder = create_transformer(
         shape["vocab_size"], shape["width"], shape["length"], shape["layers"], dtype=dtype
     )
-    model = MultiTaskModel(encoder, [lm])
-    model.compile(AdamW(1e-4))
     labels = {"lm": TaskDataBatch(own["tokens"], own["mask"])}
     padding = np.ones(own["mask"].shape, bool)
-    x, y = training_arrays(SentenceBatch(own["masked"], own["segments"], padding, labels, {}), [lm], [1.0])
+    return MultiTaskModel(encoder, [lm]), SentenceBatch(own["masked"], own["segments"], padding, labels, {})
+
+
+def bert_keras_step(shape: dict[str, int], dtype: str) -> Callable[[], Any]:
+    from bert_keras.training import AdamW, training_arrays
+
+    model, batch = model_and_batch(shape, dtype)
+    model.compile(AdamW(1e-4))
+    x, y = training_arrays(batch, model.tasks, [1.0])
     return lambda: model.train_on_batch(x, y)
 
 

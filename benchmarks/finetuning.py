@@ -13,7 +13,6 @@ the texts of both training sets without their labels; the tasks keep their numbe
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from benchmarks.common import (
     data_folder,
     environment,
     mean_and_spread,
+    packed,
     parser,
     report,
     scaled_recipe,
@@ -51,7 +51,7 @@ from bert_keras import (
 )
 
 TASKS = ("sentiment", "pos")
-MAX_LEN, PACKED_LEN = 64, 128  # tokens of a sentence, and of a row that several share
+MAX_LEN = 64
 
 
 def read_sst2(split: str, text_encoder: TextEncoder) -> list[Sentence]:
@@ -167,11 +167,7 @@ def study(folder: str) -> None:
             return labelled_generator(
                 sentences, pad_id=text_encoder.pad_id, batch_size=size, shuffle=False, wrap=False
             )
-        mean_size = statistics.mean(len(sentence.tokens) for sentence in sentences)
-        rows = max(1, round(options.batch_size * mean_size / PACKED_LEN))
-        return labelled_generator(
-            sentences, pad_id=text_encoder.pad_id, batch_size=rows, seed=seed, max_len=PACKED_LEN, pack=True
-        )
+        return packed(sentences, text_encoder.pad_id, options.batch_size, seed)
 
     def run(start_from: str, learning_rate: float, seed: int) -> dict[str, dict[str, float]]:
         encoder = create_transformer(**{**config, "seed": seed})

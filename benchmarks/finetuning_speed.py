@@ -20,6 +20,7 @@ from benchmarks.common import (
     compared,
     environment,
     minilm,
+    packed,
     parser,
     report,
     serve_timed,
@@ -40,7 +41,6 @@ def bert_keras_run(count: int, dtype: str) -> Callable[[], Any]:
     from bert_keras import (
         TaskMetadata,
         create_optimizer,
-        labelled_generator,
         load_huggingface,
         load_text_encoder,
         sentence_from_text,
@@ -56,11 +56,7 @@ def bert_keras_run(count: int, dtype: str) -> Callable[[], Any]:
             sentence_from_text(text_encoder, text, sentence_labels={"sst2": label}, max_len=128)
             for text, label in sst2("train", count)
         ]
-        mean = sum(len(sentence.tokens) for sentence in sentences) / len(sentences)
-        rows = max(1, round(32 * mean / 128))  # about 32 sentences
-        batches = labelled_generator(
-            sentences, pad_id=text_encoder.pad_id, batch_size=rows, max_len=128, pack=True
-        )
+        batches = packed(sentences, text_encoder.pad_id, 32)
         train_model(
             encoder,
             [task],
@@ -111,7 +107,7 @@ def main() -> None:
 
     ids = AutoTokenizer.from_pretrained(minilm())([text for text, _ in sst2("train", count)])["input_ids"]
     tokens = sum(map(len, ids))
-    workers = workers_of(MODULE, SIDES[1:] if options.smoke else SIDES, count)
+    workers = workers_of(MODULE, SIDES, count)
     rows, seconds = compared(workers, rounds, 0, tokens)
     result = {"question": "finetuning_speed", "sentences": count, "tokens": tokens, "seconds": seconds}
     result |= environment(["keras", "transformers", "tensorflow", "torch"])

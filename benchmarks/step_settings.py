@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from benchmarks.best_step import SHAPE, SMOKE, arrays
+from benchmarks.best_step import SHAPE, SMOKE, model_and_batch
 from benchmarks.common import Worker, compared, environment, parser, report, serve_timed
 
 MODULE = "benchmarks.step_settings"
@@ -31,28 +31,18 @@ SETTINGS = [  # backend, precision, jit_compile, steps_per_execution
 
 
 def child(dtype: str, jit_compile: str, steps_per_execution: str, steps: str, size: str) -> None:
-    import numpy as np
-
-    from bert_keras import TaskMetadata, TaskWeightScheduler, create_transformer
-    from bert_keras.data import SentenceBatch, TaskDataBatch
-    from bert_keras.training import AdamW, MultiTaskModel, TaskFeed
+    from bert_keras.training import AdamW, TaskFeed
     from bert_keras.training.checks import encoder_facts
 
-    shape = SMOKE if size == "smoke" else SHAPE
-    own = arrays(shape)
-    lm = TaskMetadata("lm", True, shape["vocab_size"], 0.0, TaskWeightScheduler(True, False))
-    encoder = create_transformer(
-        shape["vocab_size"], shape["width"], shape["length"], shape["layers"], dtype=dtype
-    )
-    model = MultiTaskModel(encoder, [lm])
+    model, batch = model_and_batch(SMOKE if size == "smoke" else SHAPE, dtype)
     model.compile(
         AdamW(1e-4),
         jit_compile={"auto": "auto", "True": True, "False": False}[jit_compile],
         steps_per_execution=int(steps_per_execution),
     )
-    labels = {"lm": TaskDataBatch(own["tokens"], own["mask"])}
-    batch = SentenceBatch(own["masked"], own["segments"], np.ones(own["mask"].shape, bool), labels, {})
-    feed = TaskFeed([batch], [lm], encoder_facts(encoder), lambda task, step: 1.0, None, "generator")
+    feed = TaskFeed(
+        [batch], model.tasks, encoder_facts(model.encoder), lambda task, step: 1.0, None, "generator"
+    )
 
     def turn() -> Any:
         with feed.running():

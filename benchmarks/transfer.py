@@ -17,7 +17,6 @@ seeds. `--runs FILE` keeps finished runs, so that the study can be done in parts
 
 from __future__ import annotations
 
-import statistics
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +30,7 @@ from benchmarks.common import (
     environment,
     mean_and_spread,
     minilm,
+    packed,
     parser,
     report,
     searched,
@@ -133,15 +133,6 @@ def batches(sentences: list[Sentence], batch_size: int, seed: int, is_training: 
     )
 
 
-def packed(sentences: list[Sentence], batch_size: int, seed: int, pad_id: int) -> Any:
-    """Return batches for training, in which several sentences share a row."""
-    mean_size = statistics.mean(len(sentence.tokens) for sentence in sentences)
-    rows = max(1, round(batch_size * mean_size / MAX_LEN))
-    return labelled_generator(
-        sentences, pad_id=pad_id, batch_size=rows, seed=seed, max_len=MAX_LEN, pack=True
-    )
-
-
 class Ours:
     """bert_keras on some tasks in one run."""
 
@@ -152,7 +143,7 @@ class Ours:
         options = self.options
         encoder = load_huggingface(self.folder, max_len=MAX_LEN, dtype=options.dtype, verbose=0)
         sources = {
-            each.task.name: packed(each.splits["train"], options.batch_size, seed, self.pad_id)
+            each.task.name: packed(each.splits["train"], self.pad_id, options.batch_size, seed, MAX_LEN)
             for each in data
         }
         generator = next(iter(sources.values())) if len(data) == 1 else mixed_generator(sources, seed=seed)

@@ -58,7 +58,7 @@ def attend(query: Any, key: Any, value: Any, visible: Any, dropout: Any = None) 
     Returns:
         float, `(batch, length, heads, head_dim)`.
     """
-    if dropout is None and _has_fused_kernel(query):
+    if dropout is None and _fused_is_faster(query):
         return ops.dot_product_attention(query, key, value, mask=visible)
     scale = 1.0 / float(np.sqrt(query.shape[-1]))
     query = ops.transpose(query, (0, 2, 1, 3)) * ops.cast(scale, query.dtype)
@@ -71,7 +71,7 @@ def attend(query: Any, key: Any, value: Any, visible: Any, dropout: Any = None) 
     return ops.transpose(ops.matmul(probabilities, ops.transpose(value, (0, 2, 1, 3))), (0, 2, 1, 3))
 
 
-def _has_fused_kernel(query: Any) -> bool:
+def _fused_is_faster(query: Any) -> bool:
     """Return whether Keras' attention is faster than products of transposed arrays (benchmarks.operations).
 
     On TensorFlow it is an einsum. torch's kernel for CPUs is slower in bfloat16, but for long rows.

@@ -103,6 +103,11 @@ class Recipe:
             share = getattr(self, field)
             if share is not None and not 0.0 <= share <= 1.0:
                 raise ValueError(f"`{field}` must be from 0 to 1. Received: {field}={share!r}")
+        if not isinstance(self.short_length, int | None):
+            raise ValueError(
+                "`short_length` must be a whole number of tokens. "
+                f"Received: short_length={self.short_length!r}"
+            )
         if self.weight_decay < 0 or self.warmup == 1 or self.mask_share + self.random_share > 1 + 1e-9:
             raise ValueError(
                 "`weight_decay` must be at least 0, `warmup` below 1, both shares of masks at most 1 in all. "

@@ -52,27 +52,20 @@ def labelled_share(batch, text_encoder):
     return labels.target_mask.sum() / (~np.isin(labels.target, list(text_encoder.special_ids))).sum()
 
 
-def lm_task(text_encoder):
-    return TaskMetadata("lm", True, text_encoder.vocab_size)
-
-
-def encoder_for(text_encoder):
-    return create_transformer(text_encoder.vocab_size, 12, 64, 1, 3, 20)
+def trained(text_encoder, generator, recipe, steps):
+    """A small encoder, trained for two epochs of so many steps."""
+    encoder = create_transformer(text_encoder.vocab_size, 12, 64, 1, 3, 20)
+    lm = TaskMetadata("lm", True, text_encoder.vocab_size)
+    return train_model(
+        encoder, [lm], generator, pretrain_steps=steps, pretrain_epochs=2, recipe=recipe, verbose=0
+    )
 
 
 def test_masks_follow_the_recipe(small_corpus, seen):
     text_encoder, corpus = small_corpus
     generator = lm_generator(text_encoder, corpus, **OPTIONS)
     recipe = create_recipe("modern", predicted_share=0.6, final_predicted_share=0.1)
-    train_model(
-        encoder_for(text_encoder),
-        [lm_task(text_encoder)],
-        generator,
-        pretrain_steps=6,
-        pretrain_epochs=2,
-        recipe=recipe,
-        verbose=0,
-    )
+    trained(text_encoder, generator, recipe, steps=6)
     shares = [labelled_share(seen[step], text_encoder) for step in range(12)]
     expected = np.repeat([0.6, 0.5, 0.4, 0.3, 0.2, 0.1], 2)
     np.testing.assert_allclose(shares, expected, atol=0.06)
@@ -111,15 +104,7 @@ def test_rows_are_short_at_first(small_corpus, seen):
     text_encoder, corpus = small_corpus
     generator = lm_generator(text_encoder, corpus, keep_prob=0.8, **OPTIONS)
     recipe = create_recipe("modern", short_length=24, short_share=0.5)
-    model = train_model(
-        encoder_for(text_encoder),
-        [lm_task(text_encoder)],
-        generator,
-        pretrain_steps=4,
-        pretrain_epochs=2,
-        recipe=recipe,
-        verbose=0,
-    )
+    model = trained(text_encoder, generator, recipe, steps=4)
     assert [seen[step].tokens.shape for step in range(8)] == [(16, 24)] * 4 + [(16, 64)] * 4
     short = lm_generator(text_encoder, corpus, keep_prob=0.8, **{**OPTIONS, "max_len": 24})
     for step, same in ((1, short), (6, generator)):  # the figures of one's own are kept
@@ -207,11 +192,6 @@ def test_lengths_that_make_no_sense(small_corpus):
     recipe = create_recipe("modern", short_length=16, short_share=0.5)
     generator = lm_generator(text_encoder, corpus, min_len=20, **OPTIONS)
     with pytest.raises(ValueError, match="`min_len` must be at most `max_len`.*min_len=20, max_len=16"):
-        train_model(
-            encoder_for(text_encoder),
-            [lm_task(text_encoder)],
-            generator,
-            pretrain_steps=2,
-            recipe=recipe,
-            verbose=0,
-        )
+        trained(text_encoder, generator, recipe, steps=2)
+    with pytest.raises(ValueError, match="whole number of tokens. Received: short_length=64.5"):
+        create_recipe("modern", short_length=64.5, short_share=0.5)
