@@ -70,7 +70,16 @@ class RecipeCourse:
 
     def _shortened(self, generator: Any) -> Any:
         length = self.recipe.short_length
-        return generator if length >= generator.max_len else generator.with_length(length)
+        if length >= generator.max_len:
+            return generator
+        try:
+            return generator.with_length(length)
+        except ValueError as error:
+            raise ValueError(
+                f"An `lm_generator` cannot make the rows of {length} tokens that the recipe wants at first "
+                f"(`short_length={length}`): {error} Change the recipe's `short_length`, or give None for it "
+                "and for `short_share`."
+            ) from error
 
 
 def _of_each_text(source: Any, change: Callable[[Any], Any]) -> Any:
