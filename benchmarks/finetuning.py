@@ -117,6 +117,7 @@ def study(folder: str) -> None:
     command.add_argument(
         "--lm-share", type=float, default=0.0, help="share of the steps that model language, below 1"
     )
+    command.add_argument("--pack", action="store_true", help="put several training sentences into a row")
     command.add_argument("--lm-weight", type=float, default=1.0, help="of its loss")
     command.add_argument("--head-rate", type=float, default=1.0, help="rate of the heads, as a multiple")
     command.add_argument("--layer-decay", type=float, default=1.0, help="rate of a block over that above it")
@@ -162,12 +163,16 @@ def study(folder: str) -> None:
     pretrained_weights = saved.get_weights()
 
     def batches(sentences: list[Sentence], seed: int, is_training: bool) -> Any:
-        if not is_training:
-            size = options.batch_size
-            return labelled_generator(
-                sentences, pad_id=text_encoder.pad_id, batch_size=size, shuffle=False, wrap=False
-            )
-        return packed(sentences, text_encoder.pad_id, options.batch_size, seed)
+        if is_training and options.pack:
+            return packed(sentences, text_encoder.pad_id, options.batch_size, seed)
+        return labelled_generator(
+            sentences,
+            pad_id=text_encoder.pad_id,
+            batch_size=options.batch_size,
+            seed=seed,
+            shuffle=is_training,
+            wrap=is_training,
+        )
 
     def run(start_from: str, learning_rate: float, seed: int) -> dict[str, dict[str, float]]:
         encoder = create_transformer(**{**config, "seed": seed})
@@ -213,7 +218,7 @@ def study(folder: str) -> None:
         key = {"start": start_from, "examples": options.examples, "epochs": options.epochs}
         key |= {"recipe": options.recipe, "dropout": options.dropout, "lm_share": options.lm_share}
         key |= {"lm_weight": options.lm_weight, "head_rate": options.head_rate}
-        key["layer_decay"] = options.layer_decay
+        key |= {"layer_decay": options.layer_decay, "pack": options.pack}
         if start_from == "pretrained":
             key["fresh_blocks"] = options.fresh_blocks
         best[start_from], runs = searched(
