@@ -57,7 +57,7 @@ def arrays(shape: dict[str, int]) -> dict[str, np.ndarray]:
     }
 
 
-def model_and_batch(shape: dict[str, int], dtype: str) -> tuple[Any, Any]:
+def model_and_batch(shape: dict[str, int], dtype: str, dropout: float = 0.1) -> tuple[Any, Any]:
     """Return a model of bert_keras with language modelling as its task, not compiled, and a batch for it."""
     from bert_keras import TaskMetadata, TaskWeightScheduler, create_transformer
     from bert_keras.data import SentenceBatch, TaskDataBatch
@@ -66,7 +66,14 @@ def model_and_batch(shape: dict[str, int], dtype: str) -> tuple[Any, Any]:
     own = arrays(shape)
     lm = TaskMetadata("lm", True, shape["vocab_size"], 0.0, TaskWeightScheduler(True, False))
     encoder = create_transformer(
-        shape["vocab_size"], shape["width"], shape["length"], shape["layers"], dtype=dtype
+        shape["vocab_size"],
+        shape["width"],
+        shape["length"],
+        shape["layers"],
+        embedding_dropout=dropout,
+        attention_dropout=dropout,
+        residual_dropout=dropout,
+        dtype=dtype,
     )
     labels = {"lm": TaskDataBatch(own["tokens"], own["mask"])}
     padding = np.ones(own["mask"].shape, bool)

@@ -4,7 +4,8 @@ budget.
     BERT_KERAS_DATA=... python -m benchmarks.learning [--budget 120] [--arms NAME ...] [--runs FILE]
 
 The novels of `gutenberg/train.txt`, 8,000 WordPieces in lower case, 4 layers of width 256, rows of 128
-tokens, 32 a batch. The loss is that of 784 rows of two other novels, masked once and for all (15 %);
+tokens, 32 a batch (`--layers`, `--width` and `--rows` for others). The loss is that of 784 rows of two
+other novels, masked once and for all (15 %);
 beside it stands the loss of a unigram model. Every arm trains for the same seconds, from the first step
 after compilation to the last, held-out evaluation left out. The learning rate of each arm is the best,
 with the first seed, of as many as every other arm has, around the figure that its authors give; the other
@@ -80,12 +81,15 @@ ARMS: dict[str, Arm] = {
 
 
 class Setting:
-    """Text, text encoder and held-out rows, the same for all arms."""
+    """Text, text encoder and held-out rows, the same for all arms; and the size of encoder and batch."""
 
-    def __init__(self, work: Path, smoke: bool) -> None:
+    def __init__(
+        self, work: Path, smoke: bool, width: int = WIDTH, layers: int = LAYERS, rows: int = ROWS
+    ) -> None:
         from bert_keras.data import Corpus, lm_generator
         from bert_keras.text import BERTTextEncoder, TextEncoder
 
+        self.width, self.layers, self.rows = width, layers, rows
         novels = data_folder() / "gutenberg"
         if not (work / "text_encoder").is_dir():
             BERTTextEncoder.train(novels / "train.txt", vocab_size=VOCAB_SIZE).save(work / "text_encoder")
@@ -103,10 +107,14 @@ class Setting:
         )
         self.held_out = [held_out[i] for i in range(1 if smoke else 14)]
 
-    def batches(self, seed: int, batch_size: int = ROWS, max_len: int = MAX_LEN) -> Any:
+    def batches(self, seed: int, batch_size: int | None = None, max_len: int = MAX_LEN) -> Any:
         from bert_keras.data import lm_generator
 
-        shape: dict[str, Any] = {"batch_size": batch_size, "max_len": max_len, "use_single_sentence": True}
+        shape: dict[str, Any] = {
+            "batch_size": batch_size or self.rows,
+            "max_len": max_len,
+            "use_single_sentence": True,
+        }
         return lm_generator(self.text_encoder, self.corpus, seed=seed, **shape)
 
     def unigram_loss(self) -> float:
@@ -141,19 +149,19 @@ def train_ours(
 
     recipe = scaled_recipe(arm.recipe, rate, **arm.figures)
     vocab_size = setting.text_encoder.vocab_size
-    dtype = "float32" if keras.backend.backend() == "jax" else "mixed_bfloat16"
+    dtype = "float32" if keras.backend.backend() == "jax" and not has_gpu() else "mixed_bfloat16"
     encoder = create_transformer(
         vocab_size,
-        WIDTH,
+        setting.width,
         MAX_LEN,
-        LAYERS,
+        setting.layers,
         architecture=arm.architecture,
         seed=seed,
         dtype=dtype,
         **arm.changes,
     )
     lm = TaskMetadata("lm", True, vocab_size, 0.0, TaskWeightScheduler(True, False))
-    clock = _Clock()
+    clock = _Clock(setting.rows)
     model = train_model(
         encoder,
         [lm],
@@ -174,15 +182,23 @@ def train_ours(
 
 
 def points_apart(budget: float, points: int) -> int:
-    """Return a number of steps that takes about one of so many parts of the budget, at two steps a second."""
-    return round(2 * budget / points)
+    """Return a number of steps that takes about one of so many parts of the budget, at two steps a second, or
+    twenty on a GPU."""
+    return round(2 * budget / points) * (10 if has_gpu() else 1)
+
+
+def has_gpu() -> bool:
+    """Return whether Keras' backend has one."""
+    import keras
+
+    return any("gpu" in str(device) or "cuda" in str(device) for device in keras.distribution.list_devices())
 
 
 class _Clock:
     """Seconds and rows of training, without what is between epochs."""
 
-    def __init__(self) -> None:
-        self.seconds, self.rows = 0.0, 0
+    def __init__(self, rows: int) -> None:
+        self.batch_rows, self.seconds, self.rows = rows, 0.0, 0
         self.points: list[list[float]] = []
         self.last: float | None = None
 
@@ -194,7 +210,7 @@ class _Clock:
         class Callback(keras.callbacks.Callback):
             def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
                 float(logs["loss"])
-                clock.step(ROWS)
+                clock.step(clock.batch_rows)
 
             def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
                 clock.pause()
@@ -236,7 +252,7 @@ def train_peer(
         step(batches[number])
         used += time.perf_counter() - start
         if used >= budget * (len(found) + 1) / points or number == planned - 1:
-            found.append([used, (number + 1) * ROWS, setting.loss_of(logits_of)])
+            found.append([used, (number + 1) * setting.rows, setting.loss_of(logits_of)])
     if save and arm.side == "KerasHub":
         Path(save).parent.mkdir(parents=True, exist_ok=True)
         model.backbone.save_weights(save + ".weights.h5")
@@ -248,7 +264,7 @@ def kerashub(setting: Setting, seed: int) -> Any:
 
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy("mixed_bfloat16")
-    model = kerashub_masked_lm(setting.text_encoder.vocab_size, LAYERS, WIDTH, MAX_LEN)
+    model = kerashub_masked_lm(setting.text_encoder.vocab_size, setting.layers, setting.width, MAX_LEN)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum_over_batch_size")
     model.compile(keras.optimizers.AdamW(1e-4, weight_decay=0.01, global_clipnorm=1.0), loss=loss)
 
@@ -284,10 +300,10 @@ def hugging_face(setting: Setting, seed: int) -> Any:
     torch.manual_seed(seed)
     config = transformers.BertConfig(
         vocab_size=setting.text_encoder.vocab_size,
-        hidden_size=WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=WIDTH // 64,
-        intermediate_size=4 * WIDTH,
+        hidden_size=setting.width,
+        num_hidden_layers=setting.layers,
+        num_attention_heads=setting.width // 64,
+        intermediate_size=4 * setting.width,
         max_position_embeddings=MAX_LEN,
     )
     model = transformers.BertForMaskedLM(config)
@@ -321,9 +337,9 @@ def hugging_face(setting: Setting, seed: int) -> Any:
 
 
 def child(
-    name: str, rate: str, seed: str, budget: str, points: str, work: str, smoke: str, save: str
+    name: str, rate: str, seed: str, budget: str, points: str, work: str, smoke: str, save: str, *size: str
 ) -> None:
-    arm, setting = ARMS[name], Setting(Path(work), smoke == "smoke")
+    arm, setting = ARMS[name], Setting(Path(work), smoke == "smoke", *map(int, size))
     train = train_ours if arm.side == "bert_keras" else train_peer
     print("@" + json.dumps(train(arm, float(rate), int(seed), float(budget), setting, int(points), save)))
 
@@ -333,6 +349,7 @@ def carried_out(name: str, rate: float, seed: int, options: Any) -> dict[str, An
     size = "smoke" if options.smoke else "full"
     save = f"{options.save}/{name}-{rate:g}-{seed}".replace(" ", "-") if options.save else ""
     values = [name, rate, seed, options.budget, options.points, options.work, size, save]
+    values += [options.width, options.layers, options.rows]
     command = [sys.executable, "-m", "benchmarks.learning", "--child", *map(str, values)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     curve = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("@"))[1:])
@@ -365,6 +382,9 @@ def main() -> None:
     command.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), metavar="NAME")
     command.add_argument("--budget", type=float, default=120.0, help="seconds of training of each run")
     command.add_argument("--points", type=int, default=8, help="held-out measurements of each run")
+    command.add_argument("--width", type=int, default=WIDTH)
+    command.add_argument("--layers", type=int, default=LAYERS)
+    command.add_argument("--rows", type=int, default=ROWS, help="of a batch")
     command.add_argument("--seeds", type=int, default=3)
     command.add_argument("--rates", type=float, nargs="+", help="to choose from; by default each arm's own")
     command.add_argument("--work", default="weights/learning", help="where text encoder and corpus are kept")
@@ -375,10 +395,13 @@ def main() -> None:
     if options.smoke:
         options.budget, options.points, options.seeds = 3.0, 2, 1
         options.arms = ["modern", "KerasHub"] if options.arms == list(ARMS) else options.arms
-    log, setting = RunLog(options.runs), Setting(Path(options.work), options.smoke)
+    size = (options.width, options.layers, options.rows)
+    log, setting = RunLog(options.runs), Setting(Path(options.work), options.smoke, *size)
     rows, curves = [], {}
     for name in options.arms:
         key = {"arm": name, "budget": options.budget}
+        if size != (WIDTH, LAYERS, ROWS):
+            key["size"] = list(size)
 
         def loss_at(rate: float, seed: int, key: Any = key, name: str = name) -> dict[str, Any]:
             wanted = {**key, "learning_rate": rate, "seed": seed}
@@ -388,7 +411,7 @@ def main() -> None:
         best = min(rates, key=lambda rate: loss_at(rate, 0)["loss"])
         runs = [loss_at(best, seed) for seed in range(options.seeds)]
         curves[name] = [run["curve"] for run in runs]
-        steps = round(statistics.mean(run["curve"][-1][1] for run in runs) / ROWS)
+        steps = round(statistics.mean(run["curve"][-1][1] for run in runs) / options.rows)
         rows.append([name, f"{best:g}", steps, mean_and_spread([run["loss"] for run in runs])])
     unigram = setting.unigram_loss()
     if options.picture:

@@ -185,8 +185,10 @@ class Theirs:
         task = each.task
         kind = "TokenClassification" if task.is_token_level else "SequenceClassification"
         problem = {} if task.is_token_level or task.kind == "classification" else {"problem_type": task.kind}
-        model = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(
-            self.folder, num_labels=task.num_classes, **problem
+        model = (
+            getattr(transformers, f"AutoModelFor{kind}")
+            .from_pretrained(self.folder, num_labels=task.num_classes, **problem)
+            .to(self._device())
         )
         train = batches(each.splits["train"], options.batch_size, seed, True, self.pad_id)
         num_steps = len(train) * options.epochs
@@ -217,16 +219,26 @@ class Theirs:
     def _tensors(self, batch: Any, task: TaskMetadata) -> tuple[dict[str, Any], Any]:
         import torch
 
-        inputs = {
-            "input_ids": torch.tensor(batch.tokens.astype("int64")),
-            "token_type_ids": torch.tensor(batch.segments.astype("int64")),
-            "attention_mask": torch.tensor(batch.padding_mask.astype("int64")),
+        arrays = {
+            "input_ids": batch.tokens,
+            "token_type_ids": batch.segments,
+            "attention_mask": batch.padding_mask,
         }
-        if not task.is_token_level:
+        device = self._device()
+        inputs = {name: torch.tensor(array.astype("int64"), device=device) for name, array in arrays.items()}
+        if task.is_token_level:
+            target, mask = batch.token_classification[task.name]
+            target = np.where(mask, target, -100)
+        else:
             target = batch.sentence_classification[task.name].target
-            return inputs, torch.tensor(target if task.kind == "regression" else target.astype("int64"))
-        target, mask = batch.token_classification[task.name]
-        return inputs, torch.tensor(np.where(mask, target, -100).astype("int64"))
+        dtype = "float32" if task.kind == "regression" else "int64"
+        return inputs, torch.tensor(target.astype(dtype), device=device)
+
+    @staticmethod
+    def _device() -> str:
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
 
     def _score(self, model: Any, task: TaskMetadata, dev: Any) -> float:
         import torch
@@ -237,7 +249,7 @@ class Theirs:
         for batch in dev:
             inputs, _ = self._tensors(batch, task)
             with torch.no_grad():
-                logits = model(**inputs).logits.numpy()
+                logits = model(**inputs).logits.cpu().numpy()
             if task.is_token_level:
                 target, mask = batch.token_classification[task.name]
                 best = logits.argmax(-1)

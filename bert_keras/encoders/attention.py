@@ -5,11 +5,14 @@ Axes are added by `expand_dims`: indexing with None becomes an operation that Li
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
+
+from bert_keras.encoders.dropout import drop_features, number_of
+from bert_keras.encoders.torch_kernels import attended, is_on_gpu, is_torch, rotated
 
 _SHORT = 256  # positions
 
@@ -47,18 +50,30 @@ def near_pairs(position_ids: Any, window: int) -> Any:
     return ops.less_equal(distances, window // 2)
 
 
-def attend(query: Any, key: Any, value: Any, visible: Any, dropout: Any = None) -> Any:
+class AttentionDropout(NamedTuple):
+    """Share of the attention probabilities to drop, and the seed that is asked once."""
+
+    rate: float
+    seed: keras.random.SeedGenerator
+
+
+def attend(query: Any, key: Any, value: Any, visible: Any, dropout: AttentionDropout | None = None) -> Any:
     """Scaled dot-product attention (Vaswani et al. 2017, equation 1).
 
     Args:
         query, key, value: float, `(batch, length, heads, head_dim)`.
         visible: bool, broadcastable to `(batch, heads, length, length)`; True where attention may go.
-        dropout: function applied to the attention probabilities, or None.
+        dropout: share of the attention probabilities that are dropped, and the seed; or None.
 
     Returns:
         float, `(batch, length, heads, head_dim)`.
     """
+    if is_on_gpu(query):
+        rate, number = (0.0, None) if dropout is None else (dropout.rate, number_of(dropout.seed))
+        return attended(query, key, value, visible, rate, number)
     if dropout is None and _fused_is_faster(query):
+        if is_torch():
+            return attended(query, key, value, visible, 0.0, None)
         return ops.dot_product_attention(query, key, value, mask=visible)
     scale = 1.0 / float(np.sqrt(query.shape[-1]))
     query = ops.transpose(query, (0, 2, 1, 3)) * ops.cast(scale, query.dtype)
@@ -67,7 +82,7 @@ def attend(query: Any, key: Any, value: Any, visible: Any, dropout: Any = None) 
     # Keras warns of a softmax over one position, where all is 1.
     probabilities = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
     if dropout is not None:
-        probabilities = dropout(probabilities)
+        probabilities = drop_features(probabilities, *dropout)
     return ops.transpose(ops.matmul(probabilities, ops.transpose(value, (0, 2, 1, 3))), (0, 2, 1, 3))
 
 
@@ -77,8 +92,8 @@ def _fused_is_faster(query: Any) -> bool:
     On TensorFlow it is an einsum. torch's kernel for CPUs is slower in bfloat16, but for long rows.
     """
     if keras.backend.backend() == "torch":
-        is_on_cpu, is_long = query.device.type == "cpu", query.shape[1] > _SHORT
-        return not is_on_cpu or is_long or keras.backend.standardize_dtype(query.dtype) != "bfloat16"
+        is_long = query.device.type != "cpu" or query.shape[1] > _SHORT
+        return is_long or keras.backend.standardize_dtype(query.dtype) != "bfloat16"
     return keras.backend.backend() != "tensorflow"
 
 
@@ -114,6 +129,8 @@ def rotary_angles(position_ids: Any, head_dim: int, base: float = 10000.0) -> tu
 def rotate(features: Any, cosines: Any, sines: Any) -> Any:
     """Turn the pairs (k, k + head_dim / 2) of features `(batch, length, heads, head_dim)` by the given
     angles."""
+    if is_torch():
+        return rotated(features, cosines, sines)
     first, second = ops.split(features, 2, axis=-1)
     cosines, sines = ops.cast(cosines, features.dtype), ops.cast(sines, features.dtype)
     return ops.concatenate([first * cosines - second * sines, second * cosines + first * sines], axis=-1)

@@ -6,7 +6,36 @@ from typing import Any
 
 import keras
 
+from bert_keras.encoders.torch_kernels import dropped, is_compiling, is_torch, next_on_host
+
 _LEVELS = 1 << 16
+
+
+class DrawnSeed(keras.random.SeedGenerator):
+    """A seed that was drawn before, and is the same every time.
+
+    Args:
+        seed: what a seed generator's `next` gave, or for torch what `number_of` gave.
+    """
+
+    def __init__(self, seed: Any) -> None:
+        self.drawn = seed  # and no variable, which a traced function may not make
+        self._initial_seed = 0  # Keras' dropout on torch looks whether there is one
+
+    def next(self, ordered: bool = True) -> Any:
+        return self.drawn
+
+
+def draw(seed: keras.random.SeedGenerator) -> DrawnSeed:
+    """Ask for a seed's next value, to use it more than once."""
+    return DrawnSeed(number_of(seed) if is_torch() else seed.next())
+
+
+def number_of(seed: keras.random.SeedGenerator) -> int | None:
+    """Return a seed's next value as one number for torch; None where torch.compile draws."""
+    if isinstance(seed, DrawnSeed):
+        return seed.drawn
+    return None if is_compiling() else next_on_host(seed)
 
 
 class Dropout(keras.layers.Dropout):
@@ -37,6 +66,8 @@ def drop_features(features: Any, rate: float, seed: keras.random.SeedGenerator) 
         seed: asked for its next seed once.
     """
     drop = min(round(rate * _LEVELS), _LEVELS - 1)
+    if is_torch():
+        return _with_torch(features, drop, seed)
     return _BY_BACKEND[keras.backend.backend()](features, drop, _LEVELS / (_LEVELS - drop), seed.next())
 
 
@@ -58,18 +89,21 @@ def _with_jax(features: Any, drop: int, scale: float, seed: Any) -> Any:
     return jax.numpy.where(keep, features * jax.numpy.asarray(scale, features.dtype), 0)
 
 
-def _with_torch(features: Any, drop: int, scale: float, seed: Any) -> Any:
+def _with_torch(features: Any, drop: int, seed: keras.random.SeedGenerator) -> Any:
     import torch
 
-    if features.device.type == "meta":  # Keras asks for the shape alone
+    if features.is_meta:  # Keras asks for the shape alone
         return features
-    generator = torch.Generator(device=features.device)
-    generator.manual_seed(int(seed.sum()) & 0xFFFFFFFF)
+    number = number_of(seed)
+    if number is None or features.is_cuda:
+        return dropped(features, drop / _LEVELS, number)
+    generator = torch.Generator()
+    generator.manual_seed(number & 0xFFFFFFFF)
     count = features.numel()
-    words = torch.empty((count + 3) // 4, dtype=torch.int64, device=features.device)
+    words = torch.empty((count + 3) // 4, dtype=torch.int64)
     bits = words.random_(-(2**63), None, generator=generator).view(torch.int16)[:count]
     keep = bits.view(features.shape) >= drop - _LEVELS // 2  # int16 begins at -32,768
-    return torch.where(keep, features * scale, 0.0)
+    return torch.where(keep, features * (_LEVELS / (_LEVELS - drop)), 0.0)
 
 
-_BY_BACKEND = {"tensorflow": _with_tensorflow, "jax": _with_jax, "torch": _with_torch}
+_BY_BACKEND = {"tensorflow": _with_tensorflow, "jax": _with_jax}

@@ -1,4 +1,5 @@
-"""A dense layer whose kernel is several matrices side by side, each of which LoRA can adapt on its own."""
+"""Dense layers: Keras', and one whose kernel is several matrices side by side, each of which LoRA can adapt
+on its own."""
 
 from __future__ import annotations
 
@@ -8,10 +9,24 @@ from typing import Any
 import keras
 from keras import ops
 
+from bert_keras.encoders.torch_kernels import is_torch, linear
+
 
 @keras.saving.register_keras_serializable(package="bert_keras")
-class JoinedDense(keras.layers.Dense):
-    """Keras' dense layer, with names for the matrices of one shape that its kernel joins.
+class Dense(keras.layers.Dense):
+    """Keras' dense layer; on torch product and bias by one kernel."""
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        if not is_torch():
+            return super().call(inputs, training=training)
+        kernel, bias = (getattr(v, "value", v) for v in (self.kernel, self.bias))  # variables, or LoRA's sum
+        found = linear(inputs, kernel, bias)
+        return found if self.activation is None else self.activation(found)
+
+
+@keras.saving.register_keras_serializable(package="bert_keras")
+class JoinedDense(Dense):
+    """Dense layer with names for the matrices of one shape that its kernel joins.
 
     One product for query, key and value is faster than three. LoRA would see one matrix in it: one `A` for
     all, and no choice among them. Here each chosen matrix has an `A` and a `B` of its own (Hu et al. 2021).

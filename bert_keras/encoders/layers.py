@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from bert_keras.encoders.attention import attend, rotate, sinusoidal_positions
+from bert_keras.encoders.attention import AttentionDropout, attend, rotate, sinusoidal_positions
 from bert_keras.encoders.config import TransformerConfig
-from bert_keras.encoders.dropout import Dropout, drop_features
-from bert_keras.encoders.joined import JoinedDense
+from bert_keras.encoders.dropout import Dropout, draw, drop_features
+from bert_keras.encoders.joined import Dense, JoinedDense
 from bert_keras.encoders.norms import activation, make_norm
+from bert_keras.encoders.torch_kernels import is_torch
 
 
 def gather_positions(hidden: Any, positions: Any) -> Any:
@@ -29,19 +29,15 @@ def gather_positions(hidden: Any, positions: Any) -> Any:
     return ops.take(ops.reshape(hidden, (-1, hidden.shape[-1])), ops.reshape(positions, (-1,)), axis=0)
 
 
-class DrawnSeed(keras.random.SeedGenerator):
-    """A seed that was drawn before, and is the same every time.
+def within(layer: keras.layers.Layer, features: Any) -> Any:
+    """Call a layer that was built, from within the call of a layer of the same dtype policy.
 
-    Args:
-        seed: what a seed generator's `next` gave.
+    On torch without what Keras does around it: for a small layer that takes longer than the layer.
     """
-
-    def __init__(self, seed: Any) -> None:
-        self._drawn = seed  # and no variable, which a traced function may not make
-        self._initial_seed = 0  # Keras' dropout on torch looks whether there is one
-
-    def next(self, ordered: bool = True) -> Any:
-        return self._drawn
+    has_more = layer.dtype_policy.quantization_mode is not None
+    if not is_torch() or has_more or layer._forward_hooks or layer._forward_pre_hooks:
+        return layer(features)
+    return layer.call(features)
 
 
 class SeedSequence:
@@ -102,7 +98,7 @@ class _SubLayers:
             "dtype": self._policy,
             "name": name,
         }
-        return JoinedDense(units, parts, **arguments) if parts else keras.layers.Dense(units, **arguments)
+        return JoinedDense(units, parts, **arguments) if parts else Dense(units, **arguments)
 
     def norm(self, name: str) -> keras.layers.Layer:
         return norm_at(f"{self._path}/{name}", self._config, self._initial, self._policy)
@@ -261,9 +257,7 @@ class TransformerBlock(keras.layers.Layer):
         if not (training and self.rematerialize):
             return self._new_states(hidden, visible, rotation, positions, training, {})
         # Drawn outside, so that both times the same is dropped and no state changes within.
-        seeds = {
-            layer.name: DrawnSeed(layer.seed_generator.next()) for layer in self._dropouts if layer.rate > 0
-        }
+        seeds = {layer.name: draw(layer.seed_generator) for layer in self._dropouts if layer.rate > 0}
 
         def new_states(hidden: Any) -> Any:
             return self._new_states(hidden, visible, rotation, positions, True, seeds)
@@ -274,25 +268,26 @@ class TransformerBlock(keras.layers.Layer):
         self, hidden: Any, visible: Any, rotation: Any, positions: Any, training: bool, seeds: dict[str, Any]
     ) -> Any:
         def drop(layer: Dropout, features: Any) -> Any:
-            if layer.name in seeds:
-                return drop_features(features, layer.rate, seeds[layer.name])
-            return layer(features, training=training)
+            if not training or layer.rate == 0:
+                return features
+            return drop_features(features, layer.rate, seeds.get(layer.name, layer.seed_generator))
 
         normed = hidden
         if self.is_pre_norm and self.attention_norm is not None:
-            normed = self.attention_norm(hidden)
-        dropping = training and self.attention_dropout.rate > 0
-        dropout = functools.partial(drop, self.attention_dropout) if dropping else None
+            normed = within(self.attention_norm, hidden)
+        dropout, layer = None, self.attention_dropout
+        if training and layer.rate > 0:
+            dropout = AttentionDropout(layer.rate, seeds.get(layer.name, layer.seed_generator))
         context = self.attention(normed, visible, rotation, dropout)
         if positions is not None:
             context, hidden = gather_positions(context, positions), gather_positions(hidden, positions)
-        hidden = hidden + drop(self.residual_dropout_1, self.attention_output(context))
+        hidden = hidden + drop(self.residual_dropout_1, within(self.attention_output, context))
         if self.is_pre_norm:
-            inner = self.feedforward(self.feedforward_norm(hidden), training)
+            inner = self.feedforward(within(self.feedforward_norm, hidden), training)
             return hidden + drop(self.residual_dropout_2, inner)
-        hidden = self.attention_norm(hidden)
+        hidden = within(self.attention_norm, hidden)
         inner = self.feedforward(hidden, training)
-        return self.feedforward_norm(hidden + drop(self.residual_dropout_2, inner))
+        return within(self.feedforward_norm, hidden + drop(self.residual_dropout_2, inner))
 
     @property
     def _dropouts(self) -> tuple[Dropout, ...]:
@@ -300,19 +295,23 @@ class TransformerBlock(keras.layers.Layer):
 
     def feedforward(self, hidden: Any, training: bool = False) -> Any:
         """Return what the feed-forward network makes of hidden states, before it is added to them."""
-        inner, function = self.feedforward_in(hidden), self.activation
+        inner, function = within(self.feedforward_in, hidden), self.activation
         if training:
             function = self.activation_in_training
         if self.is_gated:
             activated, gate = ops.split(inner, 2, axis=-1)
-            return self.feedforward_out(function(activated) * gate)
-        return self.feedforward_out(function(inner))
+            return within(self.feedforward_out, function(activated) * gate)
+        return within(self.feedforward_out, function(inner))
 
     def split_heads(self, hidden: Any, rotation: tuple[Any, Any] | None) -> tuple[Any, Any, Any]:
         """Return query, key and value, each `(batch, length, heads, head_dim)`."""
         batch, length = ops.shape(hidden)[0], ops.shape(hidden)[1]
         heads = (batch, length, self.num_heads, self.embedding_dim // self.num_heads)
-        query, key, value = (ops.reshape(part, heads) for part in ops.split(self.qkv(hidden), 3, axis=-1))
+        joined = within(self.qkv, hidden)
+        if is_torch():
+            query, key, value = joined.unflatten(-1, (3, *heads[2:])).unbind(2)
+        else:
+            query, key, value = (ops.reshape(part, heads) for part in ops.split(joined, 3, axis=-1))
         if rotation is not None:
             query, key = rotate(query, *rotation), rotate(key, *rotation)
         return query, key, value

@@ -9,6 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from bert_keras.encoders.torch_kernels import is_torch, layer_normed, rms_normed
+
 NORM_KINDS = ("layer", "layer_no_bias", "rms")
 ACTIVATIONS = ("gelu", "silu", "relu_squared")
 
@@ -35,12 +37,25 @@ class RMSNorm(keras.layers.Layer):
         self.built = True
 
     def call(self, features: Any) -> Any:
+        if is_torch():
+            return rms_normed(features, self.gamma.value, self.epsilon)
         x = ops.cast(features, "float32")
         mean_square = ops.sum(ops.square(x), axis=-1, keepdims=True) * (1.0 / x.shape[-1])
         return ops.cast(x * ops.rsqrt(mean_square + self.epsilon) * self.gamma, features.dtype)
 
     def compute_output_shape(self, shape: Any) -> Any:
         return shape
+
+
+@keras.saving.register_keras_serializable(package="bert_keras")
+class LayerNorm(keras.layers.LayerNormalization):
+    """Keras' layer normalisation (Ba et al. 2016) over the last axis; on torch by its own kernel."""
+
+    def call(self, features: Any) -> Any:
+        if not is_torch():
+            return super().call(features)
+        gamma, beta = (None if v is None else v.value for v in (self.gamma, self.beta))
+        return layer_normed(features, gamma, beta, self.epsilon)
 
 
 def make_norm(
@@ -57,7 +72,7 @@ def make_norm(
     """
     if kind == "rms":
         return RMSNorm(epsilon, gamma_initializer=gamma, dtype=policy, name=name)
-    return keras.layers.LayerNormalization(
+    return LayerNorm(
         epsilon=epsilon,
         center=kind == "layer",
         gamma_initializer=gamma,

@@ -11,8 +11,10 @@ import keras
 from keras import ops
 
 from bert_keras.encoders.dropout import Dropout
+from bert_keras.encoders.joined import Dense
 from bert_keras.encoders.layers import gather_positions
 from bert_keras.encoders.norms import make_norm
+from bert_keras.encoders.torch_kernels import is_torch, linear
 from bert_keras.training.losses import OUT_OF_REACH
 
 
@@ -36,7 +38,7 @@ class ClassificationHead(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.dropout = Dropout(dropout, seed=seeds[0], dtype=self.dtype_policy, name="dropout")
-        self.classifier = keras.layers.Dense(
+        self.classifier = Dense(
             num_classes,
             kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02, seed=seeds[1]),
             bias_initializer=keras.initializers.Constant(first_bias),
@@ -68,7 +70,7 @@ class Transform(NamedTuple):
     use_bias: bool = True
 
 
-class NormedDense(keras.layers.Dense):
+class NormedDense(Dense):
     """A dense layer, its activation, and a normalisation: ModernBERT's pooler.
 
     Args:
@@ -118,7 +120,7 @@ class LanguageModelHead(keras.layers.Layer):
         self.norm: Any = None
         self.bias: Any = None
         if transform is not None:
-            self.transform = keras.layers.Dense(
+            self.transform = Dense(
                 token_embedding.output_dim,
                 use_bias=transform.use_bias,
                 activation=partial(ops.gelu, approximate=not transform.use_exact_gelu),
@@ -142,6 +144,9 @@ class LanguageModelHead(keras.layers.Layer):
             features = self.norm(self.transform(features))
         features = self.dropout(features, training=training)
         table = ops.cast(self.token_embedding.embeddings, features.dtype)  # (vocabulary, width)
+        if is_torch() and self.token_embedding.quantization_mode is None:
+            bias = None if self.bias is None else ops.cast(self.bias, features.dtype)
+            return linear(features, table.t(), bias)
         logits = ops.matmul(features, ops.transpose(table))
         if self.token_embedding.quantization_mode is not None:  # rows times their scales, as integers
             logits = logits / ops.cast(self.token_embedding.embeddings_scale, features.dtype)
@@ -169,6 +174,7 @@ class ReadSequence(keras.layers.Layer):
     def __init__(self, how: str, from_last: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.how, self.from_last = how, from_last
+        self.built = True  # has no weights; while a layer is not built, Keras traces the model at every batch
 
     def call(self, hidden: Any, sequence_ids: Any, positions: Any = None) -> Any:
         """Read at `positions`, int32 `(n,)` (row times length plus column), or once in every row."""
@@ -195,6 +201,10 @@ class ReadSequence(keras.layers.Layer):
 class SpanScores(keras.layers.Layer):
     """Scores of first and last tokens, `(batch, length, 2)`, with those outside the sequence out of reach:
     `(n, length, 2)`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.built = True  # as of `ReadSequence`
 
     def call(self, scores: Any, sequence_ids: Any, positions: Any = None) -> Any:
         """Take the sequences that `positions` are in, or the first one of every row."""

@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from bert_keras.encoders.inputs import ENCODER_INPUTS, encoder_inputs, select_inputs
+from bert_keras.encoders.joined import Dense
 from bert_keras.encoders.layers import SeedSequence
 from bert_keras.tasks import LM_TASK, TaskMetadata, check_tasks
 from bert_keras.training.checks import EncoderFacts, encoder_facts
@@ -76,7 +77,7 @@ def _make_pooler(facts: EncoderFacts, seed: int) -> keras.layers.Dense:
     }
     if facts.pooler_norm:
         return NormedDense(facts.width, facts.norm_kind, facts.layer_norm_epsilon, **arguments)
-    return keras.layers.Dense(facts.width, **arguments)
+    return Dense(facts.width, **arguments)
 
 
 def _reads_positions(task: TaskMetadata) -> bool:

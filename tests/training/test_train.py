@@ -17,6 +17,7 @@ from bert_keras import (
     evaluate_model,
     train_model,
 )
+from bert_keras.training.train import model_for
 
 NO_DROPOUT = {"embedding_dropout": 0.0, "attention_dropout": 0.0, "residual_dropout": 0.0}
 
@@ -393,3 +394,11 @@ def test_two_embeddings_of_one_size_are_ambiguous_until_one_is_named(toy, toy_ta
     with pytest.raises(ValueError, match="token_embedding"):
         train_model(encoder("words"), toy_tasks, toy(), pretrain_steps=1, verbose=0)
     train_model(encoder("token_embedding"), toy_tasks, toy(), pretrain_steps=1, verbose=0)
+
+
+def test_a_model_is_built_whole(toy_tasks):
+    """While any layer is not, Keras traces the model anew at every `train_on_batch`."""
+    encoder = create_transformer(53, 8, 11, 1, 2)
+    for tasks in (toy_tasks, toy_tasks[:1]):
+        model = model_for(encoder, tasks)
+        assert [layer.name for layer in model._flatten_layers() if not layer.built] == []
