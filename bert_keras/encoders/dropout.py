@@ -83,10 +83,16 @@ def _with_tensorflow(features: Any, drop: int, scale: float, seed: Any) -> Any:
 
 
 def _with_jax(features: Any, drop: int, scale: float, seed: Any) -> Any:
+    """XLA's own generator: the same algorithm as `jax.random.bits`, in a third of the time (docs/log.md)."""
     import jax
 
-    keep = jax.random.bits(seed, features.shape, "uint16") >= drop
-    return jax.numpy.where(keep, features * jax.numpy.asarray(scale, features.dtype), 0)
+    numpy, lax = jax.numpy, jax.lax
+    columns = features.shape[-1]
+    key = numpy.concatenate([numpy.asarray(seed, "uint32"), numpy.zeros(2, "uint32")])
+    words = (*features.shape[:-1], (columns + 1) // 2)
+    _, bits = lax.rng_bit_generator(key, words, "uint32", algorithm=lax.RandomAlgorithm.RNG_THREE_FRY)
+    keep = numpy.concatenate([bits & 0xFFFF >= drop, bits >> 16 >= drop], axis=-1)[..., :columns]
+    return numpy.where(keep, features * numpy.asarray(scale, features.dtype), 0)
 
 
 def _with_torch(features: Any, drop: int, seed: keras.random.SeedGenerator) -> Any:

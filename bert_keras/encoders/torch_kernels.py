@@ -33,7 +33,6 @@ def next_on_host(generator: Any) -> int:
     Args:
         generator: `keras.random.SeedGenerator`.
     """
-    import torch
 
     state = generator.state.value
     known = _KNOWN.get(generator)

@@ -1,4 +1,4 @@
-"""What is called without Keras on torch gives the numbers of Keras' operations, and seeds go on as Keras' do."""
+"""torch's kernels without Keras: the numbers of Keras' operations, and seeds that go on as Keras' do."""
 
 import keras
 import numpy as np
