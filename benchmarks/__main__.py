@@ -13,6 +13,7 @@ import argparse
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ class Run(NamedTuple):
         script: the module in this package.
         backend: Keras' backend; None if the script chooses.
         needs_data: whether it reads the folder of real data.
+        needs_gpu: whether it is left out where there is none.
         arguments: of the script.
     """
 
@@ -42,6 +44,7 @@ class Run(NamedTuple):
     backend: str | None = None
     needs_data: bool = False
     arguments: tuple[str, ...] = ()
+    needs_gpu: bool = False
 
 
 def each_backend(script: str, *arguments: str) -> list[Run]:
@@ -59,6 +62,7 @@ PLAN: dict[str, list[Run]] = {
         Run("step_parts_modern", "step_parts", "tensorflow", False, ("--recipe", "modern")),
     ],
     "A step beside the machine's products": each_backend("utilisation"),
+    "The host's time on torch": [Run("host_time", "host_time")],
     "Settings of a step": [Run("step_settings", "step_settings")],
     "Operations of a step": each_backend("operations"),
     "One training step on the same backend": each_backend("training_step"),
@@ -68,6 +72,7 @@ PLAN: dict[str, list[Run]] = {
     "Loading published weights": each_backend("loading"),
     "Starting": [Run("startup", "startup")],
     "Growth": [Run("growth_tensorflow", "growth", "tensorflow")],
+    "On a GPU": [Run("gpu", "gpu", "torch", needs_gpu=True)],
 }
 
 
@@ -158,6 +163,8 @@ def main() -> None:
         if left_out:
             print(f"BERT_KERAS_DATA names no folder of data, so these are left out: {left_out}", flush=True)
         chosen = [run for run in chosen if not run.needs_data]
+    if not options.smoke and not options.only and shutil.which("nvidia-smi") is None:
+        chosen = [run for run in chosen if not run.needs_gpu]
     if options.smoke:
         chosen = one_of_each_script(chosen)
         succeeded = [try_out(run) for run in chosen]

@@ -80,10 +80,10 @@ def model_and_batch(shape: dict[str, int], dtype: str, dropout: float = 0.1) -> 
     return MultiTaskModel(encoder, [lm]), SentenceBatch(own["masked"], own["segments"], padding, labels, {})
 
 
-def bert_keras_step(shape: dict[str, int], dtype: str) -> Callable[[], Any]:
+def bert_keras_step(shape: dict[str, int], dtype: str, dropout: float = 0.1) -> Callable[[], Any]:
     from bert_keras.training import AdamW, training_arrays
 
-    model, batch = model_and_batch(shape, dtype)
+    model, batch = model_and_batch(shape, dtype, dropout)
     model.compile(AdamW(1e-4))
     x, y = training_arrays(batch, model.tasks, [1.0])
     return lambda: model.train_on_batch(x, y)

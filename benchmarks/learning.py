@@ -191,7 +191,11 @@ def has_gpu() -> bool:
     """Return whether Keras' backend has one."""
     import keras
 
-    return any("gpu" in str(device) or "cuda" in str(device) for device in keras.distribution.list_devices())
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.cuda.is_available()
+    return any("gpu" in device or "cuda" in device for device in keras.distribution.list_devices())
 
 
 class _Clock:
