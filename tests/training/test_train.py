@@ -11,7 +11,10 @@ from bert_keras import (
     TaskDataBatch,
     TaskMetadata,
     TaskWeightScheduler,
+    create_lstm,
     create_optimizer,
+    create_qrnn,
+    create_text_cnn,
     create_transformer,
     encoder_inputs,
     evaluate_model,
@@ -396,9 +399,15 @@ def test_two_embeddings_of_one_size_are_ambiguous_until_one_is_named(toy, toy_ta
     train_model(encoder("token_embedding"), toy_tasks, toy(), pretrain_steps=1, verbose=0)
 
 
-def test_a_model_is_built_whole(toy_tasks):
-    """While any layer is not, Keras traces the model anew at every `train_on_batch`."""
-    encoder = create_transformer(53, 8, 11, 1, 2)
-    for tasks in (toy_tasks, toy_tasks[:1]):
+@pytest.mark.parametrize("kind", ["bert", "modern", "lstm", "qrnn", "text_cnn"])
+def test_a_model_is_built_whole(toy_tasks, kind):
+    """While any layer is not, Keras traces the model anew at every `train_on_batch`, and on JAX runs it once
+    more, uncompiled, at every `predict_on_batch`."""
+    if kind in ("bert", "modern"):
+        encoder = create_transformer(53, 8, 11, 1, 2, architecture=kind)
+    else:
+        encoder = {"lstm": create_lstm, "qrnn": create_qrnn, "text_cnn": create_text_cnn}[kind](53, 8, 1)
+    span = TaskMetadata("where", False, kind="span")
+    for tasks in ([*toy_tasks, span], toy_tasks[:1]):
         model = model_for(encoder, tasks)
         assert [layer.name for layer in model._flatten_layers() if not layer.built] == []
