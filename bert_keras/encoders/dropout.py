@@ -103,10 +103,10 @@ def _with_torch(features: Any, drop: int, seed: keras.random.SeedGenerator) -> A
     number = number_of(seed)
     if number is None or features.is_cuda:
         return dropped(features, drop / _LEVELS, number)
-    generator = torch.Generator()
+    generator = torch.Generator(device=features.device)
     generator.manual_seed(number & 0xFFFFFFFF)
     count = features.numel()
-    words = torch.empty((count + 3) // 4, dtype=torch.int64)
+    words = torch.empty((count + 3) // 4, dtype=torch.int64, device=features.device)
     bits = words.random_(-(2**63), None, generator=generator).view(torch.int16)[:count]
     keep = bits.view(features.shape) >= drop - _LEVELS // 2  # int16 begins at -32,768
     return torch.where(keep, features * (_LEVELS / (_LEVELS - drop)), 0.0)

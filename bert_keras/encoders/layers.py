@@ -34,8 +34,8 @@ def within(layer: keras.layers.Layer, features: Any) -> Any:
 
     On torch without what Keras does around it: for a small layer that takes longer than the layer.
     """
-    has_more = layer.dtype_policy.quantization_mode is not None
-    if not is_torch() or has_more or layer._forward_hooks or layer._forward_pre_hooks:
+    is_quantized = layer.dtype_policy.quantization_mode is not None
+    if not is_torch() or is_quantized or layer._forward_hooks or layer._forward_pre_hooks:
         return layer(features)
     return layer.call(features)
 

@@ -33,7 +33,6 @@ def next_on_host(generator: Any) -> int:
     Args:
         generator: `keras.random.SeedGenerator`.
     """
-
     state = generator.state.value
     known = _KNOWN.get(generator)
     if known is None or known.state is not state or known.version != state._version:
