@@ -83,7 +83,7 @@ def _with_tensorflow(features: Any, drop: int, scale: float, seed: Any) -> Any:
 
 
 def _with_jax(features: Any, drop: int, scale: float, seed: Any) -> Any:
-    """XLA's own generator: the same algorithm as `jax.random.bits`, in a third of the time (docs/log.md)."""
+    """XLA's own generator: the algorithm of `jax.random.bits` in less time (docs/log.md, JAX' random bits)."""
     import jax
 
     numpy, lax = jax.numpy, jax.lax
