@@ -75,6 +75,13 @@ def attend(query: Any, key: Any, value: Any, visible: Any, dropout: AttentionDro
         if is_torch():
             return attended(query, key, value, visible, 0.0, None)
         return ops.dot_product_attention(query, key, value, mask=visible)
+    return attend_by_products(query, key, value, visible, dropout)
+
+
+def attend_by_products(
+    query: Any, key: Any, value: Any, visible: Any, dropout: AttentionDropout | None = None
+) -> Any:
+    """`attend` by two products with the probabilities between them."""
     scale = 1.0 / float(np.sqrt(query.shape[-1]))
     query = ops.transpose(query, (0, 2, 1, 3)) * ops.cast(scale, query.dtype)
     scores = ops.matmul(query, ops.transpose(key, (0, 2, 3, 1)))  # (batch, heads, from, to)
