@@ -35,6 +35,8 @@ def number_of(seed: keras.random.SeedGenerator) -> int | None:
     """Return a seed's next value as one number for torch; None where torch.compile draws."""
     if isinstance(seed, DrawnSeed):
         return seed.drawn
+    if type(seed) is not keras.random.SeedGenerator:  # one that draws in its own way
+        return int(seed.next().sum())
     return None if is_compiling() else next_on_host(seed)
 
 
@@ -83,7 +85,7 @@ def _with_tensorflow(features: Any, drop: int, scale: float, seed: Any) -> Any:
 
 
 def _with_jax(features: Any, drop: int, scale: float, seed: Any) -> Any:
-    """XLA's own generator: the algorithm of `jax.random.bits` in less time (docs/log.md, JAX' random bits)."""
+    """XLA's own generator: that of `jax.random.bits` in less time (docs/log.md, JAX' random bits)."""
     import jax
 
     numpy, lax = jax.numpy, jax.lax

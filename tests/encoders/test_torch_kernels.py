@@ -52,6 +52,14 @@ def test_a_drawn_seed_stays():
     assert isinstance(drawn, DrawnSeed) and number_of(drawn) == number_of(drawn) == 5
 
 
+def test_a_generator_that_draws_in_its_own_way_is_asked():
+    class Sevens(keras.random.SeedGenerator):
+        def next(self, ordered=True):
+            return ops.convert_to_tensor([3, 4])
+
+    assert number_of(Sevens(1)) == 7
+
+
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_dense_layers_are_keras_dense_layers(dtype):
     features = ops.cast(array(3, 5, 8), "float32" if dtype == "float32" else "bfloat16")
