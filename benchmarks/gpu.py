@@ -56,9 +56,6 @@ def shape_of(length: int, smoke: bool) -> dict[str, int]:
     return {**base, "rows": tokens // length, "length": length, "predictions": round(0.15 * length)}
 
 
-Train = Callable[[int, "Turns | None"], None]
-
-
 class Turns:
     """Turns of some steps, each when the parent says so; a first one, which compiles, at once."""
 
@@ -102,21 +99,24 @@ class Turns:
         return Callback()
 
 
+Train = Callable[[int, Turns], None]  # steps of a turn; ends with SystemExit
+
+
 def ours(shape: dict[str, int], dropout: float, is_compiled: bool) -> Train:
     from bert_keras import train_model
     from bert_keras.training import AdamW
 
     model, batch = model_and_batch(shape, "mixed_bfloat16", dropout)
 
-    def train(steps: int, turns: Turns | None) -> None:
+    def train(steps: int, turns: Turns) -> None:
         train_model(
             model,
             model.tasks,
             [batch],
             pretrain_steps=steps,
-            pretrain_epochs=1 if turns is None else MANY,
+            pretrain_epochs=MANY,
             pretrain_optimizer=AdamW(1e-4),
-            pretrain_callbacks=[] if turns is None else [turns.callback()],
+            pretrain_callbacks=[turns.callback()],
             jit_compile=is_compiled or "auto",
             verbose=0,
         )
@@ -150,11 +150,9 @@ def kerashub(shape: dict[str, int], dropout: float, is_compiled: bool) -> Train:
         while True:
             yield x, y, np.ones(y.shape, "float32")
 
-    def train(steps: int, turns: Turns | None) -> None:
-        callbacks = [] if turns is None else [turns.callback()]
-        epochs = 1 if turns is None else MANY
+    def train(steps: int, turns: Turns) -> None:
         fit = keras.Model.fit  # KerasHub's own would look for a library to preprocess with
-        fit(model, batches(), steps_per_epoch=steps, epochs=epochs, callbacks=callbacks, verbose=0)
+        fit(model, batches(), steps_per_epoch=steps, epochs=MANY, callbacks=[turns.callback()], verbose=0)
 
     return train
 
@@ -194,14 +192,12 @@ def transformers(shape: dict[str, int], dropout: float, is_compiled: bool) -> Tr
         optimizer.zero_grad()
         return loss.detach()
 
-    def train(steps: int, turns: Turns | None) -> None:
-        for _ in range(1 if turns is None else MANY):
-            if turns is not None:
-                turns.begin()
+    def train(steps: int, turns: Turns) -> None:
+        while True:
+            turns.begin()
             for _ in range(steps):
                 loss = step()
-            if turns is not None:
-                turns.end(loss)
+            turns.end(loss)
 
     return train
 
