@@ -89,12 +89,15 @@ def bert_keras_step(shape: dict[str, int], dtype: str, dropout: float = 0.1) -> 
     return lambda: model.train_on_batch(x, y)
 
 
-def kerashub_step(shape: dict[str, int], dtype: str) -> Callable[[], Any]:
+def kerashub_model_and_batch(shape: dict[str, int], dtype: str, dropout: float = 0.1) -> tuple[Any, Any]:
+    """Return KerasHub's `BertMaskedLM`, compiled, and a batch for it: inputs, labels and weights."""
     import keras
 
     keras.config.set_dtype_policy(dtype)
     own = arrays(shape)
-    model = kerashub_masked_lm(shape["vocab_size"], shape["layers"], shape["width"], shape["length"])
+    model = kerashub_masked_lm(
+        shape["vocab_size"], shape["layers"], shape["width"], shape["length"], dropout=dropout
+    )
     model.compile(
         keras.optimizers.AdamW(1e-4),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -107,11 +110,16 @@ def kerashub_step(shape: dict[str, int], dtype: str) -> Callable[[], Any]:
         "mask_positions": own["places"],
     }
     y = np.take_along_axis(own["tokens"], own["places"], axis=1)
-    weights = np.ones(y.shape, "float32")
-    return lambda: model.train_on_batch(x, y, weights)
+    return model, (x, y, np.ones(y.shape, "float32"))
 
 
-def transformers_step(shape: dict[str, int], dtype: str) -> Callable[[], Any]:
+def kerashub_step(shape: dict[str, int], dtype: str) -> Callable[[], Any]:
+    model, batch = kerashub_model_and_batch(shape, dtype)
+    return lambda: model.train_on_batch(*batch)
+
+
+def transformers_model_and_batch(shape: dict[str, int], dropout: float = 0.1) -> tuple[Any, Any]:
+    """Return transformers' `BertForMaskedLM` in training, and a batch for it, on the CPU."""
     import torch
     import transformers
 
@@ -123,15 +131,23 @@ def transformers_step(shape: dict[str, int], dtype: str) -> Callable[[], Any]:
         num_attention_heads=max(1, shape["width"] // 64),
         intermediate_size=4 * shape["width"],
         max_position_embeddings=shape["length"],
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
     )
-    model = transformers.BertForMaskedLM(config).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     x = {
         "input_ids": torch.tensor(own["masked"].astype("int64")),
         "token_type_ids": torch.tensor(own["segments"].astype("int64")),
         "attention_mask": torch.ones(own["mask"].shape, dtype=torch.int64),
         "labels": torch.tensor(np.where(own["mask"], own["tokens"], -100).astype("int64")),
     }
+    return transformers.BertForMaskedLM(config).train(), x
+
+
+def transformers_step(shape: dict[str, int], dtype: str) -> Callable[[], Any]:
+    import torch
+
+    model, x = transformers_model_and_batch(shape)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step() -> float:
         optimizer.zero_grad()

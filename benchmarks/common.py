@@ -154,6 +154,13 @@ def kerashub_masked_lm(
     return keras_hub.models.BertMaskedLM(backbone, preprocessor=preprocessor)
 
 
+def torch_device() -> str:
+    """Return where torch computes: `"cuda"` if there is a GPU for it, else `"cpu"`."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def sst2(split: str, count: int | None = None) -> list[tuple[str, int]]:
     """Return texts and labels of `sst2`, from the beginning of a split."""
     lines = (data_folder() / f"sst2/{split}.tsv").read_text(encoding="utf-8").split("\n")

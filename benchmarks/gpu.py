@@ -17,20 +17,19 @@ maker gives for dense bfloat16 (989 TFLOP/s, H100 and H200), and of the rate of 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.best_step import arrays, model_and_batch
-from benchmarks.common import Worker, environment, kerashub_masked_lm, parser, report, summary, take_turns
+from benchmarks.best_step import kerashub_model_and_batch, model_and_batch, transformers_model_and_batch
+from benchmarks.common import Worker, environment, parser, report, summary, take_turns, torch_device
 
 PEAK = 989e12
 SIDES = {
@@ -79,7 +78,7 @@ class Turns:
         if self.backend == "torch":
             import torch
 
-            return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
+            return torch.cuda.max_memory_allocated() / 2**30 if torch_device() == "cuda" else 0.0
         import jax
 
         return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**30
@@ -127,60 +126,29 @@ def ours(shape: dict[str, int], dropout: float, is_compiled: bool) -> Train:
 def kerashub(shape: dict[str, int], dropout: float, is_compiled: bool) -> Train:
     import keras
 
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    own = arrays(shape)
-    model = kerashub_masked_lm(
-        shape["vocab_size"], shape["layers"], shape["width"], shape["length"], dropout=dropout
-    )
-    model.compile(
-        keras.optimizers.AdamW(1e-4),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        weighted_metrics=[keras.metrics.SparseCategoricalAccuracy()],
-        jit_compile=is_compiled or "auto",
-    )
-    x = {
-        "token_ids": own["masked"],
-        "segment_ids": own["segments"],
-        "padding_mask": np.ones(own["mask"].shape, "int32"),
-        "mask_positions": own["places"],
-    }
-    y = np.take_along_axis(own["tokens"], own["places"], axis=1)
-
-    def batches() -> Iterator[Any]:
-        while True:
-            yield x, y, np.ones(y.shape, "float32")
+    model, batch = kerashub_model_and_batch(shape, "mixed_bfloat16", dropout)
 
     def train(steps: int, turns: Turns) -> None:
         fit = keras.Model.fit  # KerasHub's own would look for a library to preprocess with
-        fit(model, batches(), steps_per_epoch=steps, epochs=MANY, callbacks=[turns.callback()], verbose=0)
+        fit(
+            model,
+            itertools.repeat(batch),
+            steps_per_epoch=steps,
+            epochs=MANY,
+            callbacks=[turns.callback()],
+            verbose=0,
+        )
 
     return train
 
 
 def transformers(shape: dict[str, int], dropout: float, is_compiled: bool) -> Train:
     import torch
-    import transformers as library
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    own = arrays(shape)
-    config = library.BertConfig(
-        vocab_size=shape["vocab_size"],
-        hidden_size=shape["width"],
-        num_hidden_layers=shape["layers"],
-        num_attention_heads=max(1, shape["width"] // 64),
-        intermediate_size=4 * shape["width"],
-        max_position_embeddings=shape["length"],
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-    )
-    model = library.BertForMaskedLM(config).to(device).train()
+    device = torch_device()
+    model, x = transformers_model_and_batch(shape, dropout)
+    model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    x = {
-        "input_ids": torch.tensor(own["masked"].astype("int64")),
-        "token_type_ids": torch.tensor(own["segments"].astype("int64")),
-        "attention_mask": torch.ones(own["mask"].shape, dtype=torch.int64),
-        "labels": torch.tensor(np.where(own["mask"], own["tokens"], -100).astype("int64")),
-    }
     run = torch.compile(model) if is_compiled else model
 
     def step() -> Any:
@@ -206,7 +174,7 @@ def product_rate(side: int, times: int = 20) -> float:
     """Return floating-point operations a second of a product of two bfloat16 matrices, on torch."""
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch_device()
     one, other = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
     seconds = []
     for turn in range(times + 3):
@@ -369,7 +337,7 @@ def main() -> None:
 def device_name() -> str:
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return torch.cuda.get_device_name() if torch_device() == "cuda" else "no GPU"
 
 
 if __name__ == "__main__":

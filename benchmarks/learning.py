@@ -36,6 +36,7 @@ from benchmarks.common import (
     parser,
     report,
     scaled_recipe,
+    torch_device,
 )
 
 VOCAB_SIZE, WIDTH, LAYERS, MAX_LEN, ROWS = 8000, 256, 4, 128, 32
@@ -192,9 +193,7 @@ def has_gpu() -> bool:
     import keras
 
     if keras.backend.backend() == "torch":
-        import torch
-
-        return torch.cuda.is_available()
+        return torch_device() == "cuda"
     return any("gpu" in device or "cuda" in device for device in keras.distribution.list_devices())
 
 

@@ -40,6 +40,7 @@ from bert_keras import (
     read_fasttext,
     train_model,
 )
+from bert_keras.training.scores import set_f1
 
 MAX_LEN = 128
 TUNING = 750
@@ -108,13 +109,6 @@ def labels_and_scores(model: keras.Model, batches: Any, num_labels: int) -> tupl
     return np.concatenate(true), np.concatenate(scores)
 
 
-def f1_scores(true: np.ndarray, said: np.ndarray) -> tuple[float, float]:
-    """Return micro and macro F1 of sets of labels; a label that is neither there nor said counts as 0."""
-    hits, sizes = (true & said).sum(0), true.sum(0) + said.sum(0)
-    by_label = np.divide(2.0 * hits, sizes, out=np.zeros(len(hits)), where=sizes > 0)
-    return float(2.0 * hits.sum() / max(1, sizes.sum())), float(by_label.mean())
-
-
 def best_threshold(true: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
     """Return the threshold with the highest micro F1, and that F1."""
     order = np.argsort(-scores, axis=None)
@@ -138,8 +132,11 @@ class _Scores(keras.callbacks.Callback):
             for split in ("tuning", "dev")
         )
         threshold, tuned = best_threshold(*tuning)
-        micro, macro = f1_scores(dev[0], dev[1] >= threshold)
-        half, _ = f1_scores(dev[0], dev[1] >= 0.0)
+        true = [np.flatnonzero(row) for row in dev[0]]
+        (micro, macro), (half, _) = (
+            set_f1(true, [np.flatnonzero(row >= least) for row in dev[1]], self.num_labels)
+            for least in (threshold, 0.0)
+        )
         for name, value in zip(self.found, (micro, macro, half, tuned), strict=True):
             self.found[name].append(round(value, 4))
 

@@ -34,6 +34,7 @@ from benchmarks.common import (
     parser,
     report,
     searched,
+    torch_device,
 )
 from bert_keras import (
     Sentence,
@@ -188,7 +189,7 @@ class Theirs:
         model = (
             getattr(transformers, f"AutoModelFor{kind}")
             .from_pretrained(self.folder, num_labels=task.num_classes, **problem)
-            .to(self._device())
+            .to(torch_device())
         )
         train = batches(each.splits["train"], options.batch_size, seed, True, self.pad_id)
         num_steps = len(train) * options.epochs
@@ -224,7 +225,7 @@ class Theirs:
             "token_type_ids": batch.segments,
             "attention_mask": batch.padding_mask,
         }
-        device = self._device()
+        device = torch_device()
         inputs = {name: torch.tensor(array.astype("int64"), device=device) for name, array in arrays.items()}
         if task.is_token_level:
             target, mask = batch.token_classification[task.name]
@@ -233,12 +234,6 @@ class Theirs:
             target = batch.sentence_classification[task.name].target
         dtype = "float32" if task.kind == "regression" else "int64"
         return inputs, torch.tensor(target.astype(dtype), device=device)
-
-    @staticmethod
-    def _device() -> str:
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
 
     def _score(self, model: Any, task: TaskMetadata, dev: Any) -> float:
         import torch

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from bert_keras.encoders.joined import JoinedDense
+from bert_keras.encoders.dense import JoinedDense
 
 # Paths of the variables that come with LoRA or int8.
 ADDED = re.compile(r"(^|/)(lora_[^/]+|kernel_scale|embeddings_scale)$")

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from bert_keras.encoders.torch_kernels import dropped, is_compiling, is_torch, next_on_host
+from bert_keras.encoders.torch_kernels import is_compiling, is_torch, next_on_host
 
 _LEVELS = 1 << 16
 
@@ -68,15 +68,15 @@ def drop_features(features: Any, rate: float, seed: keras.random.SeedGenerator) 
         seed: asked for its next seed once.
     """
     drop = min(round(rate * _LEVELS), _LEVELS - 1)
-    if is_torch():
-        return _with_torch(features, drop, seed)
-    return _BY_BACKEND[keras.backend.backend()](features, drop, _LEVELS / (_LEVELS - drop), seed.next())
+    return _BY_BACKEND[keras.backend.backend()](features, drop, _LEVELS / (_LEVELS - drop), seed)
 
 
 def _with_tensorflow(features: Any, drop: int, scale: float, seed: Any) -> Any:
     import tensorflow as tf
 
-    seed = tf.cast(tf.math.floormod(seed, tf.int32.max - 1), "int32")  # Keras' are int64, XLA takes int32
+    seed = tf.cast(
+        tf.math.floormod(seed.next(), tf.int32.max - 1), "int32"
+    )  # Keras' are int64, XLA takes int32
     count = tf.size(features)
     words = tf.random.stateless_uniform([(count + 1) // 2], seed, minval=None, maxval=None, dtype="uint32")
     bits = tf.reshape(tf.bitcast(words, "uint16"), [-1])[:count]
@@ -90,28 +90,28 @@ def _with_jax(features: Any, drop: int, scale: float, seed: Any) -> Any:
 
     numpy, lax = jax.numpy, jax.lax
     columns = features.shape[-1]
-    key = numpy.concatenate([numpy.asarray(seed, "uint32"), numpy.zeros(2, "uint32")])
+    key = numpy.concatenate([numpy.asarray(seed.next(), "uint32"), numpy.zeros(2, "uint32")])
     words = (*features.shape[:-1], (columns + 1) // 2)
     _, bits = lax.rng_bit_generator(key, words, "uint32", algorithm=lax.RandomAlgorithm.RNG_THREE_FRY)
     keep = numpy.concatenate([bits & 0xFFFF >= drop, bits >> 16 >= drop], axis=-1)[..., :columns]
     return numpy.where(keep, features * numpy.asarray(scale, features.dtype), 0)
 
 
-def _with_torch(features: Any, drop: int, seed: keras.random.SeedGenerator) -> Any:
+def _with_torch(features: Any, drop: int, scale: float, seed: Any) -> Any:
     import torch
 
     if features.is_meta:  # Keras asks for the shape alone
         return features
     number = number_of(seed)
-    if number is None or features.is_cuda:
-        return dropped(features, drop / _LEVELS, number)
+    if number is None:
+        return torch.nn.functional.dropout(features, drop / _LEVELS)
     generator = torch.Generator(device=features.device)
     generator.manual_seed(number & 0xFFFFFFFF)
     count = features.numel()
     words = torch.empty((count + 3) // 4, dtype=torch.int64, device=features.device)
     bits = words.random_(-(2**63), None, generator=generator).view(torch.int16)[:count]
     keep = bits.view(features.shape) >= drop - _LEVELS // 2  # int16 begins at -32,768
-    return torch.where(keep, features * (_LEVELS / (_LEVELS - drop)), 0.0)
+    return torch.where(keep, features * scale, 0.0)
 
 
-_BY_BACKEND = {"tensorflow": _with_tensorflow, "jax": _with_jax}
+_BY_BACKEND = {"tensorflow": _with_tensorflow, "jax": _with_jax, "torch": _with_torch}

@@ -10,8 +10,8 @@ from keras import ops
 
 from bert_keras.encoders.attention import AttentionDropout, attend, rotate, sinusoidal_positions
 from bert_keras.encoders.config import TransformerConfig
+from bert_keras.encoders.dense import Dense, JoinedDense
 from bert_keras.encoders.dropout import Dropout, draw, drop_features
-from bert_keras.encoders.joined import Dense, JoinedDense
 from bert_keras.encoders.norms import activation, make_norm
 from bert_keras.encoders.torch_kernels import is_torch
 

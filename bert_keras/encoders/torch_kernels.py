@@ -1,9 +1,9 @@
 """PyTorch's own kernels, called without what Keras does around an operation.
 
 On torch nothing is compiled, and for a small encoder, or on a GPU, what Keras does around each call takes as
-long as the call (docs/log.md, The host's time on torch). Dropout and attention on a GPU draw from the
-device's own generator of random numbers, which takes its seed from the host. Reading a seed that lies on the
-device would make the host wait for all that it has asked for, so the host counts along.
+long as the call (docs/log.md, The host's time on torch). What draws random numbers on a device takes its seed
+from the host. Reading a seed that lies on the device would make the host wait for all that it has asked for,
+so the host counts along.
 """
 
 from __future__ import annotations
@@ -58,20 +58,6 @@ def is_compiling() -> bool:
     import torch
 
     return torch.compiler.is_compiling()
-
-
-def dropped(features: Any, rate: float, seed: int | None) -> Any:
-    """Dropout in one kernel.
-
-    Args:
-        features: on a GPU.
-        rate: share to drop.
-        seed: any whole number; None for the device's own.
-    """
-    import torch
-
-    with _drawing(seed, features.device):
-        return torch.nn.functional.dropout(features, rate)
 
 
 def attended(query: Any, key: Any, value: Any, visible: Any, rate: float, seed: int | None) -> Any:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from bert_keras.encoders.dense import Dense
 from bert_keras.encoders.dropout import Dropout
-from bert_keras.encoders.joined import Dense
 from bert_keras.encoders.layers import gather_positions
 from bert_keras.encoders.norms import make_norm
 from bert_keras.encoders.torch_kernels import is_torch, linear

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from bert_keras.encoders.dense import Dense
 from bert_keras.encoders.inputs import ENCODER_INPUTS, encoder_inputs, select_inputs
-from bert_keras.encoders.joined import Dense
 from bert_keras.encoders.layers import SeedSequence
 from bert_keras.tasks import LM_TASK, TaskMetadata, check_tasks
 from bert_keras.training.checks import EncoderFacts, encoder_facts

@@ -6,8 +6,8 @@ import pytest
 from keras import ops
 
 from bert_keras.encoders.attention import AttentionDropout, attend
+from bert_keras.encoders.dense import Dense
 from bert_keras.encoders.dropout import DrawnSeed, draw, number_of
-from bert_keras.encoders.joined import Dense
 from bert_keras.encoders.layers import within
 from bert_keras.encoders.norms import LayerNorm, RMSNorm
 
