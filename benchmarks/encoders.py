@@ -49,6 +49,7 @@ from bert_keras import (
     label_names,
     labelled_generator,
     lm_generator,
+    load_model,
     read_conll,
     read_delimited,
     train_model,
@@ -91,13 +92,10 @@ class Pretraining:
 
         best = min(options.pretrain_rates, key=lambda rate: loss(options.steps // 10, rate)["loss"])
         found = loss(options.steps, best)
-        encoder = encoder_of(kind, self.vocab_size, 0, 0.0, options)
-        with np.load(self._file(kind)) as arrays:
-            encoder.set_weights([arrays[str(i)] for i in range(len(arrays.files))])
-        return found, encoder.get_weights()
+        return found, load_model(self._file(kind)).encoder.get_weights()
 
     def _file(self, kind: str) -> Path:
-        return Path(self.options.work) / f"encoder_{kind}_{self.options.width}.npz"
+        return Path(self.options.work) / f"encoder_{kind}_{self.options.width}.weights.h5"
 
     def _train(self, kind: str, steps: int, rate: float) -> dict[str, Any]:
         lm = TaskMetadata("lm", True, self.vocab_size, 0.0, TaskWeightScheduler(True, False))
@@ -113,7 +111,7 @@ class Pretraining:
         )
         seconds = time.perf_counter() - start
         loss = evaluate_model(model, self.held_out)["lm_loss"]
-        np.savez(self._file(kind), **{str(i): array for i, array in enumerate(encoder.get_weights())})
+        model.save_weights(self._file(kind))
         keras.backend.clear_session()
         return {"loss": loss if math.isfinite(loss) else 1e9, "seconds": seconds}
 

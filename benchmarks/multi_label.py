@@ -11,7 +11,7 @@ data alone, then fine-tuned for seven epochs; micro and macro F1 on `valid.txt` 
 epochs 1, 5 and 7, at the threshold that is best for micro F1 on 750 training lines held out (there are some
 seven examples of a label, and few probabilities pass one half; `--runs` keeps the figures at one half too).
 The learning rate is the one with the best micro F1 there, after the last epoch and with the first seed.
-Texts are read by a mean over their tokens: a maximum learned less (docs/log.md).
+Texts are read by a mean over their tokens.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from bert_keras import (
     label_names,
     labelled_generator,
     lm_generator,
+    load_model,
     read_fasttext,
     train_model,
 )
@@ -87,10 +88,10 @@ def pretrained(
     )
     encoder = encoder_of(kind, text_encoder.vocab_size, 0, options)
     steps = 4 if options.smoke else options.pretrain_epochs * len(generator)
-    file = work / f"{kind}_{options.size}_{text_encoder.vocab_size}_{steps}_{options.pretrain_rate:g}.npz"
+    shape = f"{kind}_{options.size}_{text_encoder.vocab_size}"
+    file = work / f"{shape}_{steps}_{options.pretrain_rate:g}.weights.h5"
     if file.exists():
-        with np.load(file) as arrays:
-            return [arrays[str(i)] for i in range(len(arrays.files))]
+        return load_model(file).encoder.get_weights()
     start = time.perf_counter()
     model = train_model(
         encoder,
@@ -102,9 +103,8 @@ def pretrained(
     )
     loss = model.training_history["pretrain"].history["lm_loss"][-1]
     print(f"{kind}: mean masked loss {loss:.3f} over {time.perf_counter() - start:.0f} s", flush=True)
-    weights = encoder.get_weights()
-    np.savez(file, **{str(i): array for i, array in enumerate(weights)})
-    return weights
+    model.save_weights(file)
+    return encoder.get_weights()
 
 
 def labels_and_scores(model: keras.Model, batches: Any, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -170,7 +170,7 @@ def main() -> None:
     command.add_argument("--learning-rates", type=float, nargs="+", default=[2e-4, 7e-4, 2e-3])
     command.add_argument("--dtype", default="mixed_bfloat16")
     command.add_argument(
-        "--work", default="weights/multi_label", help="where text encoder and corpus are kept"
+        "--work", default="weights/multi_label", help="where corpus and pretrained weights are kept"
     )
     command.add_argument("--runs", metavar="FILE", help="keep finished runs there, and take them from there")
     options = command.parse_args()
