@@ -53,6 +53,8 @@ from bert_keras import (
 
 MAX_LEN = 128
 TUNING = 500
+EPSILON = 1e-6
+DTYPE = "mixed_bfloat16"
 METRICS = {"sst2": "accuracy", "ud-ewt": "accuracy", "stsb": "pearson", "ner": "entity_f1"}
 
 
@@ -144,7 +146,9 @@ class Ours:
         options = self.options
         encoder = load_huggingface(self.folder, max_len=MAX_LEN, dtype=options.dtype, verbose=0)
         sources = {
-            each.task.name: packed(each.splits["train"], self.pad_id, options.batch_size, seed, MAX_LEN)
+            each.task.name: batches(each.splits["train"], options.batch_size, seed, True, self.pad_id)
+            if options.unpacked
+            else packed(each.splits["train"], self.pad_id, options.batch_size, seed, MAX_LEN)
             for each in data
         }
         generator = next(iter(sources.values())) if len(data) == 1 else mixed_generator(sources, seed=seed)
@@ -154,7 +158,7 @@ class Ours:
             [each.task for each in data],
             finetune_generator=generator,
             finetune_epochs=options.epochs,
-            finetune_optimizer=lambda steps: create_optimizer(steps, rate),
+            finetune_optimizer=lambda steps: create_optimizer(steps, rate, epsilon=options.epsilon),
             seed=seed,
             verbose=0,
         )
@@ -276,7 +280,11 @@ def study(log: RunLog, side: str, runner: Ours | Theirs, group: list[Data], opti
     def tuning(found: Any) -> float:
         return sum(found["scores"][name]["tuning"] for name in names)
 
-    key = {"side": side, "tasks": names, "examples": sizes, "epochs": options.epochs}
+    key: dict[str, Any] = {"side": side, "tasks": names, "examples": sizes, "epochs": options.epochs}
+    if side != "transformers":  # what differs from the defaults
+        key["unpacked"] = options.unpacked or None
+        key["epsilon"] = options.epsilon if options.epsilon != EPSILON else None
+        key["dtype"] = options.dtype if options.dtype != DTYPE else None
     best, runs = searched(log, key, options.learning_rates, options.seeds, run, tuning)
     return [
         [
@@ -300,7 +308,9 @@ def main() -> None:
     command.add_argument("--seeds", type=int, default=3)
     command.add_argument("--learning-rates", type=float, nargs="+", default=[5e-5, 1e-4, 2e-4])
     command.add_argument("--limit", type=int, help="training examples of each task; by default all")
-    command.add_argument("--dtype", default="mixed_bfloat16", help="dtype policy of bert_keras")
+    command.add_argument("--dtype", default=DTYPE, help="dtype policy of bert_keras")
+    command.add_argument("--unpacked", action="store_true", help="bert_keras, too, has one sentence a row")
+    command.add_argument("--epsilon", type=float, default=EPSILON, help="Adam's, in bert_keras")
     command.add_argument("--runs", metavar="FILE", help="keep finished runs there, and take them from there")
     options = command.parse_args()
     if options.smoke:

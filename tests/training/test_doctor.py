@@ -1,7 +1,9 @@
 """Every symptom is provoked, and a healthy run has none."""
 
+import collections
 import pickle
 import re
+import threading
 
 import keras
 import numpy as np
@@ -123,15 +125,26 @@ def test_learning_rates_by_hand():
 
 
 class Step(keras.callbacks.Callback):
-    """A clock on which a step takes 0.1 s, apart from the feed."""
+    """A clock on which a step takes 0.1 s, apart from the feed.
+
+    A thread that makes batches sees the time it spent itself, the training the time of all.
+    """
 
     def __init__(self, monkeypatch):
         super().__init__()
-        self.time = 0.0
-        monkeypatch.setattr(budget, "now", lambda: self.time)
+        self.seconds = collections.defaultdict(float)
+        monkeypatch.setattr(budget, "now", self.now)
+
+    def now(self):
+        if threading.current_thread() is threading.main_thread():
+            return sum(list(self.seconds.values()))
+        return self.seconds[threading.get_ident()]
+
+    def pass_by(self, seconds):
+        self.seconds[threading.get_ident()] += seconds
 
     def on_train_batch_begin(self, batch, logs=None):
-        self.time += 0.1
+        self.pass_by(0.1)
 
 
 def test_faults_of_batches_schedules_and_feeds(toy, monkeypatch):
@@ -139,7 +152,7 @@ def test_faults_of_batches_schedules_and_feeds(toy, monkeypatch):
 
     class Faulty(toy):
         def __getitem__(self, index):
-            clock.time += 1.0
+            clock.pass_by(1.0)
             batch = super().__getitem__(index)
             batch.token_classification["lm"].target_mask[:, -1] = True  # rows are mostly shorter
             batch.tokens = np.minimum(batch.tokens, 9)
