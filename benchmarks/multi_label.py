@@ -168,6 +168,9 @@ def main() -> None:
     command.add_argument("--batch-size", type=int, default=8)
     command.add_argument("--seeds", type=int, default=3)
     command.add_argument("--learning-rates", type=float, nargs="+", default=[2e-4, 7e-4, 2e-3])
+    command.add_argument(
+        "--head-rate", type=float, default=1.0, help="the head's learning rate, as a multiple"
+    )
     command.add_argument("--dtype", default="mixed_bfloat16")
     command.add_argument(
         "--work", default="weights/multi_label", help="where corpus and pretrained weights are kept"
@@ -255,7 +258,7 @@ def study(
                 [task],
                 finetune_generator=batches("train", seed),
                 finetune_epochs=options.epochs,
-                finetune_optimizer=lambda steps: create_optimizer(steps, rate),
+                finetune_optimizer=lambda steps: create_optimizer(steps, rate, head_rate=options.head_rate),
                 finetune_callbacks=[scores],
                 seed=seed,
                 verbose=0,
@@ -270,7 +273,7 @@ def study(
     rows = []
     for start in options.starts:
         key = {"encoder": kind, "start": start}
-        key |= {name: getattr(options, name) for name in ("size", "epochs", "batch_size")}
+        key |= {name: getattr(options, name) for name in ("size", "epochs", "batch_size", "head_rate")}
         best, runs = searched(
             log, key, options.learning_rates, options.seeds, runner(start), lambda found: found["tuning"][-1]
         )

@@ -158,7 +158,9 @@ class Ours:
             [each.task for each in data],
             finetune_generator=generator,
             finetune_epochs=options.epochs,
-            finetune_optimizer=lambda steps: create_optimizer(steps, rate, epsilon=options.epsilon),
+            finetune_optimizer=lambda steps: create_optimizer(
+                steps, rate, epsilon=options.epsilon, head_rate=options.head_rate
+            ),
             seed=seed,
             verbose=0,
         )
@@ -284,6 +286,7 @@ def study(log: RunLog, side: str, runner: Ours | Theirs, group: list[Data], opti
     if side != "transformers":  # what differs from the defaults
         key["unpacked"] = options.unpacked or None
         key["epsilon"] = options.epsilon if options.epsilon != EPSILON else None
+        key["head_rate"] = options.head_rate if options.head_rate != 1.0 else None
         key["dtype"] = options.dtype if options.dtype != DTYPE else None
     best, runs = searched(log, key, options.learning_rates, options.seeds, run, tuning)
     return [
@@ -311,6 +314,9 @@ def main() -> None:
     command.add_argument("--dtype", default=DTYPE, help="dtype policy of bert_keras")
     command.add_argument("--unpacked", action="store_true", help="bert_keras, too, has one sentence a row")
     command.add_argument("--epsilon", type=float, default=EPSILON, help="Adam's, in bert_keras")
+    command.add_argument(
+        "--head-rate", type=float, default=1.0, help="of bert_keras: the heads' rate, as a multiple"
+    )
     command.add_argument("--runs", metavar="FILE", help="keep finished runs there, and take them from there")
     options = command.parse_args()
     if options.smoke:

@@ -19,7 +19,9 @@ from bert_keras.tasks import TaskMetadata, check_tasks
 from bert_keras.text.files import write_atomic
 from bert_keras.training.evaluation import evaluate_model
 from bert_keras.training.loading import load_model
+from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.optimizers import create_optimizer
+from bert_keras.training.phase import finetune_again
 from bert_keras.training.saving import check_variables
 from bert_keras.training.train import train_model
 
@@ -175,7 +177,8 @@ def compare_pretraining(
     Args:
         pretrained: a file that `save_weights` wrote, an encoder, or a function from seed to encoder with
             pretrained weights.
-        create_encoder: from seed to a fresh encoder of that shape.
+        create_encoder: from seed to a fresh encoder of that shape. Seeds decide about weights alone: runs
+            that differ by the seed share what the backend compiled.
         tasks: what is learned; several tasks are learned together.
         train, validation, test: labelled examples. Without `test` the scores are those on `validation`.
         pad_id: of the text encoder.
@@ -222,20 +225,13 @@ def compare_pretraining(
     start = _starts(pretrained, create_encoder)
     splits = {"validation": validation} if test is None else {"validation": validation, "test": test}
 
+    trained = _Trained(tasks, epochs, optimizer)
+
     def run(side: str, size: int, rate: float, seed: int) -> dict[str, Any]:
         order = np.random.default_rng(seed).permutation(len(train))
         sentences = [train[i] for i in order[:size]]
-        model = train_model(
-            start(side, seed),
-            tasks,
-            finetune_generator=labelled_generator(
-                sentences, pad_id=pad_id, batch_size=min(batch_size, size), seed=seed
-            ),
-            finetune_epochs=epochs,
-            finetune_optimizer=lambda steps: optimizer(steps, rate),
-            seed=seed,
-            verbose=0,
-        )
+        generator = labelled_generator(sentences, pad_id=pad_id, batch_size=min(batch_size, size), seed=seed)
+        model = trained.of((side, size, rate), start(side, seed), generator, seed)
         found: dict[str, Any] = {"side": side, "examples": size, "learning_rate": rate, "seed": seed}
         for split, held_out in splits.items():
             generator = labelled_generator(
@@ -265,6 +261,57 @@ def compare_pretraining(
     ]
     _warn_of_edges(rows, learning_rates)
     return Comparison(rows, measured_on, runs)
+
+
+class _Trained:
+    """Fine-tunes encoders, those of one seed after another with what was compiled for the first.
+
+    With few labels, most of the time would go into tracing and compiling.
+    """
+
+    def __init__(
+        self,
+        tasks: list[TaskMetadata],
+        epochs: int,
+        optimizer: Callable[[int, float], keras.optimizers.Optimizer],
+    ) -> None:
+        self.tasks, self.epochs, self.optimizer = tasks, epochs, optimizer
+        self._models: dict[str, tuple[Any, MultiTaskModel]] = {}
+
+    def of(
+        self, key: tuple[str, int, float], encoder: keras.Model, generator: Any, seed: int
+    ) -> MultiTaskModel:
+        """Return a fine-tuned model; it is good until the next call.
+
+        Args:
+            key: side, number of examples and learning rate. For each side the last model is kept.
+            encoder: what to begin with.
+            generator: batches.
+            seed: of the heads.
+        """
+        side, _, rate = key
+        last_key, model = self._models.get(side, (None, None))
+        if model is not None and last_key == key:
+            fresh = MultiTaskModel(encoder, self.tasks, seed=seed)
+            if _shapes(fresh) == _shapes(model):
+                optimizer = keras.optimizers.get(self.optimizer(len(generator) * self.epochs, rate))
+                finetune_again(model, fresh, generator, self.epochs, optimizer)
+                return model
+        model = train_model(
+            encoder,
+            self.tasks,
+            finetune_generator=generator,
+            finetune_epochs=self.epochs,
+            finetune_optimizer=lambda steps: self.optimizer(steps, rate),
+            seed=seed,
+            verbose=0,
+        )
+        self._models[side] = key, model
+        return model
+
+
+def _shapes(model: MultiTaskModel) -> list[tuple[tuple[int, ...], bool]]:
+    return [(tuple(variable.shape), variable.trainable) for variable in model.weights]
 
 
 def _starts(

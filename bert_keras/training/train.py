@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import operator
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 
-from bert_keras.advice import advising, on_full_memory
 from bert_keras.tasks import TaskMetadata, check_tasks
-from bert_keras.training.budget import OPEN_END, TimeBudget, budget_seconds
-from bert_keras.training.checks import check_causality, check_packing, encoder_facts
-from bert_keras.training.doctor import Doctor
-from bert_keras.training.evaluation import ValidationScores
-from bert_keras.training.feed import TaskFeed, feed_length
-from bert_keras.training.layer_rates import rates_of
 from bert_keras.training.model import MultiTaskModel
-from bert_keras.training.optimizers import create_optimizer
+from bert_keras.training.phase import Optimizer, Phase
 from bert_keras.training.quantizing import check_not_quantized
-from bert_keras.training.recipe_course import course_of
-from bert_keras.training.recipes import Recipe, create_recipe, is_from_scratch, matrices_side_by_side
-from bert_keras.training.unfreezing import GradualUnfreezing
-
-Optimizer: TypeAlias = (
-    "str | keras.optimizers.Optimizer | Callable[[int], keras.optimizers.Optimizer] | Recipe | None"
-)
-
-# Peak learning rates of `"adam"`: small encoders from scratch, and gentle fine-tuning.
-PRETRAIN_LEARNING_RATE = 1e-3
-FINETUNE_LEARNING_RATE = 1e-4
+from bert_keras.training.recipes import Recipe, create_recipe, is_from_scratch
 
 
 def train_model(
@@ -147,7 +129,7 @@ def train_model(
     prepared = []
     for name, (training, validation, how) in given.items():
         if training[0] is not None:
-            prepared.append(_Phase(model, name, training, validation, optimizers[name], *how, workers))
+            prepared.append(Phase(model, name, training, validation, optimizers[name], *how, workers))
         elif not (training[1] is None and validation[0] is None and how[-1] is None):
             raise ValueError(
                 f"`{name}_steps`, `{name}_budget` or a validation generator was given, but no "
@@ -209,185 +191,6 @@ def _set_rematerialize(encoder: keras.Model, value: bool) -> None:
         raise ValueError(
             "`rematerialize=True` is for transformers of this library. Received an encoder of type "
             f"{type(encoder).__name__}; let its own layers use `keras.remat`, and leave the argument out."
-        )
-
-
-class _Phase:
-    """One phase of training, checked against its first batch on construction."""
-
-    def __init__(
-        self,
-        model: MultiTaskModel,
-        name: str,
-        training: tuple[Any, int | None],
-        validation: tuple[Any, int | None],
-        optimizer: Optimizer,
-        epochs: int,
-        callbacks: Sequence[keras.callbacks.Callback] | None,
-        budget: Any,
-        workers: int,
-    ) -> None:
-        generator, steps = training
-        self.model, self.name, self.epochs, self.callbacks = model, name, epochs, callbacks or []
-        self.budget = None if budget is None else budget_seconds(budget, f"{name}_budget")
-        self.is_pretrain = name == "pretrain"
-        self.tasks = _active_tasks(model, self.is_pretrain)
-        self.steps = feed_length(generator, steps, f"{name}_steps")
-        facts = encoder_facts(model.encoder)
-        self.feed = TaskFeed(generator, self.tasks, facts, self._weight, None, f"{name}_generator", workers)
-        self.feed.end = self.steps * epochs if self.budget is None else None
-        _check_vocabulary(generator, facts.vocab_size, f"{name}_generator")
-        first = [source[0] for source in getattr(generator, "sources", {}).values()]
-        for batch in first or [self.feed.batch(0)]:
-            check_causality(batch, model.encoder, self.tasks)
-            check_packing(batch, model.encoder)
-        self.validation = None
-        if validation[0] is not None:
-            length = feed_length(*validation, "validation_steps")
-            self.validation = TaskFeed(
-                validation[0],
-                self.tasks,
-                facts,
-                self._validation_weight,
-                length,
-                f"validation_{name}_generator",
-                workers,
-            )
-            check_packing(self.validation.batch(0), model.encoder)
-            self.callbacks = [ValidationScores(self.validation, length), *self.callbacks]
-        self.recipe = create_recipe("gentle") if optimizer is None else optimizer
-        if self.budget is not None:
-            _check_budget(name, self.recipe, epochs)
-        self.optimizer = self._optimizer(self.recipe, facts.width)
-        clock = None
-        if self.budget is not None:
-            clock = TimeBudget(self.budget, self.optimizer._learning_rate)
-            self.epochs, self.callbacks = OPEN_END, [clock, *self.callbacks]
-        self.feed.source = course_of(self.recipe, self.feed.source, self.steps * epochs, clock)
-        self.steps_done = 0
-
-    def run(
-        self, steps_per_execution: int, jit_compile: bool | str, verbose: int | str
-    ) -> keras.callbacks.History:
-        """Train."""
-        model = self.model
-        model.recipes.pop(self.name, None)
-        if isinstance(self.recipe, Recipe):
-            model.recipes[self.name] = self.recipe
-        self._let_doctors_watch()
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(model.only_training(self.tasks))
-            for feed in (self.feed, self.validation):
-                if feed is not None:
-                    stack.enter_context(feed.running())
-            model.compile(
-                optimizer=self.optimizer, steps_per_execution=steps_per_execution, jit_compile=jit_compile
-            )
-            self._place_layers()
-            stack.enter_context(advising(on_full_memory))
-            model.optimizer.build(model.trainable_variables)
-            return model.fit(
-                self.feed.as_keras_data(),
-                steps_per_epoch=self.steps,
-                epochs=self.epochs,
-                validation_data=None if self.validation is None else self.validation.as_keras_data(),
-                callbacks=[*self.callbacks, _StepCounter(self)],
-                shuffle=False,
-                verbose=verbose,
-            )
-
-    def _let_doctors_watch(self) -> None:
-        total = None if self.budget is not None else self.steps * self.epochs
-        for callback in self.callbacks:
-            if isinstance(callback, Doctor):
-                callback.watch(self.feed, self.is_pretrain, total)
-
-    def _place_layers(self) -> None:
-        """Tell the optimizer how deep layers lie, and when they begin to learn."""
-        rates = rates_of(self.model)
-        if rates is not None:
-            rates.place(self.model)
-        for callback in self.callbacks:
-            if isinstance(callback, GradualUnfreezing):
-                callback.prepare(self.model, self.steps)
-
-    def _weight(self, task: TaskMetadata, step: int) -> float:
-        return task.weight_scheduler.get(self.is_pretrain, step)
-
-    def _validation_weight(self, task: TaskMetadata, step: int) -> float:
-        return task.weight_scheduler.get(self.is_pretrain, self.steps_done)
-
-    def _optimizer(self, optimizer: Optimizer, width: int) -> keras.optimizers.Optimizer:
-        num_steps = self.steps * self.epochs
-        if isinstance(optimizer, Recipe):
-            return optimizer.create_optimizer(
-                num_steps if self.budget is None else None,
-                width=width,
-                batch_tokens=self.feed.batch(0).tokens.size,
-                splits=matrices_side_by_side(self.model.encoder),
-            )
-        if isinstance(optimizer, str) and optimizer == "adam":
-            return create_optimizer(
-                num_steps, PRETRAIN_LEARNING_RATE if self.is_pretrain else FINETUNE_LEARNING_RATE
-            )
-        if callable(optimizer) and not isinstance(optimizer, (str, keras.optimizers.Optimizer)):
-            return optimizer(num_steps)
-        return keras.optimizers.get(optimizer)
-
-
-class _StepCounter(keras.callbacks.Callback):
-    """Starts the feed where a restored optimizer stands, and tells validation how many steps were trained."""
-
-    def __init__(self, phase: _Phase) -> None:
-        super().__init__()
-        self.phase = phase
-        self.iterations_before = self._iterations(phase.model)
-
-    @staticmethod
-    def _iterations(model: MultiTaskModel) -> int:
-        return int(keras.ops.convert_to_numpy(model.optimizer._iterations.value))
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        feed, validation = self.phase.feed, self.phase.validation
-        feed.first_step = self._iterations(self.model) - self.iterations_before
-        feed.start()
-        if validation is not None:
-            validation.start()
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.phase.steps_done = (epoch + 1) * self.phase.steps
-
-
-def _check_budget(phase: str, recipe: Optimizer, epochs: int) -> None:
-    if not isinstance(recipe, Recipe):
-        raise ValueError(
-            f"With `{phase}_budget` the learning rate follows the time, so it must come from a recipe. Give "
-            f"`recipe`, or a `Recipe` as `{phase}_optimizer`. Received: {recipe!r}"
-        )
-    if epochs != 1:
-        raise ValueError(
-            f"`{phase}_budget` decides how long the phase trains; leave `{phase}_epochs` out "
-            f"(`{phase}_steps` still says how many batches an epoch has). Received: {phase}_epochs={epochs}"
-        )
-
-
-def _active_tasks(model: MultiTaskModel, is_pretrain: bool) -> list[TaskMetadata]:
-    active = [task for task in model.tasks if task.weight_scheduler.is_active(is_pretrain)]
-    if not active:
-        phase = "pretrain" if is_pretrain else "finetune"
-        raise ValueError(
-            f"No task is active in the phase '{phase}': {model.tasks}. Set `active_in_{phase}=True` in a "
-            "weight_scheduler."
-        )
-    return active
-
-
-def _check_vocabulary(generator: Any, vocab_size: int | None, name: str) -> None:
-    ids = getattr(generator, "vocab_size", None)
-    if ids is not None and vocab_size is not None and ids > vocab_size:
-        raise ValueError(
-            f"`{name}` has a vocabulary of {ids} ids, but the encoder's token embedding has {vocab_size} "
-            f"rows. Build the encoder with vocab_size=text_encoder.vocab_size."
         )
 
 
