@@ -199,10 +199,19 @@ class Theirs:
         )
         train = batches(each.splits["train"], options.batch_size, seed, True, self.pad_id)
         num_steps = len(train) * options.epochs
-        decayed = [p for n, p in model.named_parameters() if "bias" not in n and "LayerNorm" not in n]
-        others = [p for n, p in model.named_parameters() if "bias" in n or "LayerNorm" in n]
+        groups: dict[tuple[bool, bool], list[Any]] = {}
+        for name, parameter in model.named_parameters():
+            is_decayed = "bias" not in name and "LayerNorm" not in name
+            groups.setdefault((is_decayed, name.startswith("classifier")), []).append(parameter)
         optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}], lr=rate
+            [
+                {
+                    "params": parameters,
+                    "weight_decay": 0.01 if is_decayed else 0.0,
+                    "lr": rate * (options.head_rate if is_head else 1.0),
+                }
+                for (is_decayed, is_head), parameters in groups.items()
+            ]
         )
         schedule = transformers.get_linear_schedule_with_warmup(optimizer, round(num_steps * 0.1), num_steps)
         start = time.perf_counter()
@@ -283,10 +292,12 @@ def study(log: RunLog, side: str, runner: Ours | Theirs, group: list[Data], opti
         return sum(found["scores"][name]["tuning"] for name in names)
 
     key: dict[str, Any] = {"side": side, "tasks": names, "examples": sizes, "epochs": options.epochs}
-    if side != "transformers":  # what differs from the defaults
+    key["head_rate"] = (
+        options.head_rate if options.head_rate != 1.0 else None
+    )  # what differs from the defaults
+    if side != "transformers":
         key["unpacked"] = options.unpacked or None
         key["epsilon"] = options.epsilon if options.epsilon != EPSILON else None
-        key["head_rate"] = options.head_rate if options.head_rate != 1.0 else None
         key["dtype"] = options.dtype if options.dtype != DTYPE else None
     best, runs = searched(log, key, options.learning_rates, options.seeds, run, tuning)
     return [
@@ -315,7 +326,7 @@ def main() -> None:
     command.add_argument("--unpacked", action="store_true", help="bert_keras, too, has one sentence a row")
     command.add_argument("--epsilon", type=float, default=EPSILON, help="Adam's, in bert_keras")
     command.add_argument(
-        "--head-rate", type=float, default=1.0, help="of bert_keras: the heads' rate, as a multiple"
+        "--head-rate", type=float, default=1.0, help="learning rate of the heads, as a multiple"
     )
     command.add_argument("--runs", metavar="FILE", help="keep finished runs there, and take them from there")
     options = command.parse_args()
