@@ -139,6 +139,8 @@ def _load_shared(directory: Path, encoder: keras.Model | None, dtype: Any) -> Pr
     if heads:
         encoder.pretrained_heads = heads_by_name(heads)
     encoder.is_trained = True
+    if isinstance(model, MultiTaskModel):
+        model.mark_trained()
     return Pretrained(model, text_encoder, directory, config, training)
 
 

@@ -235,7 +235,8 @@ def adopt_heads(
 ) -> None:
     """Give the pooler and heads the weights that came with a checkpoint under their names.
 
-    A head of another shape, as of a task `classifier` with other classes, stays fresh, with a warning.
+    A head of another shape, as of a task `classifier` with other classes, stays fresh, with a warning. The
+    others are marked as trained (`is_trained`).
 
     Args:
         pretrained: arrays by path within a head, by name of the head.
@@ -259,3 +260,4 @@ def adopt_heads(
             continue
         for path, variable in variables.items():
             variable.assign(arrays[path])
+        layers[name].is_trained = True

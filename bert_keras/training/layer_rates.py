@@ -26,7 +26,7 @@ class Depths:
     Attributes:
         of: depth of a variable by its `id`: 0 for embeddings, k + 1 for block k, num_blocks + 1 for all that
             comes after the blocks.
-        heads: `id`s of the variables that are no encoder's.
+        heads: `id`s of the variables of fresh heads.
         num_blocks: blocks of the encoder.
     """
 
@@ -39,7 +39,8 @@ def model_depths(model: keras.Model) -> Depths:
     """Return how deep the variables of a model lie.
 
     The blocks of an encoder of this library are its layers. Of any other encoder each layer with weights is a
-    block, in the order of `encoder.layers`, and embedding layers are the embeddings.
+    block, in the order of `encoder.layers`, and embedding layers are the embeddings. Heads that have learned
+    (`is_trained`) lie where others do, after the blocks, and count as no heads.
 
     Args:
         model: an encoder, or a model with heads on one.
@@ -52,6 +53,9 @@ def model_depths(model: keras.Model) -> Depths:
     num_blocks = max([0, *(depth for depth in depths.values() if depth is not None)])
     top = num_blocks + 1
     own = {id(variable) for variable in encoder.weights}
+    for layer in (*getattr(model, "heads", {}).values(), getattr(model, "pooler", None)):
+        if getattr(layer, "is_trained", False):
+            own |= {id(variable) for variable in layer.weights}
     heads = frozenset(id(variable) for variable in model.weights if id(variable) not in own)
     of = {id(variable): depths.get(id(variable)) for variable in model.weights}
     return Depths({key: top if depth is None else depth for key, depth in of.items()}, heads, num_blocks)
@@ -114,8 +118,8 @@ class LayerRates:
     optimizer's class among the bases.
 
     With n blocks, block k (from 0) learns at layer_decay ** (n - k) times the learning rate, the embeddings
-    at layer_decay ** (n + 1), the heads at head_rate times it. Adam does not feel the scale of a gradient, so
-    it is the step that is scaled, its weight decay with it.
+    at layer_decay ** (n + 1), fresh heads at head_rate times it, other heads at all of it. Adam does not feel
+    the scale of a gradient, so it is the step that is scaled, its weight decay with it.
 
     A variable that is not open yet (`open_at`) does not move, does not decay, has no part in the norm by
     which gradients are clipped, and keeps moments of zero; from its opening on it is treated as by a fresh
@@ -238,7 +242,7 @@ class AdamW(LayerRates, _KerasAdamW):
     Args:
         learning_rate: a number or a schedule.
         layer_decay: learning rate of a block as a multiple of that of the block above it.
-        head_rate: learning rate of the heads as a multiple of `learning_rate`.
+        head_rate: learning rate of fresh heads as a multiple of `learning_rate`.
         kwargs: as of `keras.optimizers.AdamW`.
 
     Raises:

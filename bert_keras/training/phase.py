@@ -108,7 +108,7 @@ class Phase:
                 model.compile(
                     optimizer=self.optimizer, steps_per_execution=steps_per_execution, jit_compile=jit_compile
                 )
-            self._place_layers()
+                self._place_layers()
             stack.enter_context(advising(on_full_memory))
             model.optimizer.build(model.trainable_variables)
             return model.fit(

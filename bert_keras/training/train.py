@@ -138,7 +138,7 @@ def train_model(
     model.training_history = {}
     for phase in prepared:
         model.training_history[phase.name] = phase.run(steps_per_execution, jit_compile, verbose)
-        model.encoder.is_trained = True
+        model.mark_trained(phase.tasks)
     return model
 
 
@@ -198,3 +198,4 @@ def _copy_weights(source: keras.layers.Layer, target: keras.layers.Layer) -> Non
     for variable, value in zip(target.weights, source.weights, strict=True):
         if variable is not value:  # a copy: on JAX, training ends the array that it starts from
             variable.assign(keras.ops.convert_to_numpy(value.value).copy())
+    target.is_trained = getattr(source, "is_trained", False)

@@ -17,6 +17,7 @@ from bert_keras import (
 )
 from bert_keras.training import AdamW, MultiTaskModel, Muon, Recipe
 from bert_keras.training.layer_rates import model_depths, path_depth
+from bert_keras.training.train import model_for
 
 numpy = keras.ops.convert_to_numpy
 
@@ -161,6 +162,63 @@ def test_a_recipe_with_rates_by_depth(toy, tmp_path):
     older = create_recipe("bert").get_config()  # as files have it from before these figures
     del older["layer_decay"], older["head_rate"]
     assert Recipe(**older) == create_recipe("bert")
+
+
+def test_heads_that_have_learned_are_as_slow_as_the_encoder(toy, tmp_path):
+    both = [*tasks(), TaskMetadata("new", True, 53, 0.0)]
+    arguments = dict(finetune_generator=Toy(toy()), finetune_steps=1, verbose=0)
+    figures = dict(warmup=0.0, weight_decay=0.0, epsilon=1e-12, clip_norm=None)
+    recipe = create_recipe("gentle", head_rate=3.0, **figures)
+    rate = recipe.rates(12, 66)["learning_rate"] * 0.5  # the middle of the only step
+    lm, parity = both[:2]
+
+    def steps(model, some):
+        """How far each part of a model moves in its first step."""
+        before = values_of(model)
+        model = train_model(model, some, recipe=recipe, **arguments)
+        moved = {
+            path: np.abs(value - before[path]).max() / rate
+            for path, value in values_of(model).items()
+            if path in before
+        }
+        return model, {
+            path.split("/")[0]: moved[path] for path in moved if path.split("/")[-1] in ("kernel", "bias")
+        }
+
+    model, moved = steps(MultiTaskModel(tiny(), both[:2]), both[:2])
+    assert moved["layer_0"] == pytest.approx(1.0, rel=0.02)
+    for part in ("task_lm", "task_parity", "pooler"):
+        assert moved[part] == pytest.approx(3.0, rel=0.02)
+    model.save_weights(tmp_path / "model")
+    for again in (model, load_model(tmp_path / "model")):
+        _, moved = steps(again, [lm, parity])
+        for part in ("layer_0", "task_lm", "task_parity", "pooler"):
+            assert moved[part] == pytest.approx(1.0, rel=0.02)
+    mixed = model_for(model, both)  # a new task beside those that go on
+    _, moved = steps(mixed, both)
+    assert [moved[part] for part in ("task_lm", "task_parity", "pooler", "task_new")] == pytest.approx(
+        [1, 1, 1, 3], rel=0.02
+    )
+    only = train_model(MultiTaskModel(tiny(), both[:2]), [lm], recipe=recipe, **arguments)
+    _, moved = steps(model_for(only, both[:2]), both[:2])
+    assert [moved[part] for part in ("task_lm", "task_parity", "pooler")] == pytest.approx(
+        [1, 3, 3], rel=0.02
+    )
+
+
+class Toy:
+    """Batches with labels for a task more."""
+
+    def __init__(self, source):
+        self.source = source
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        batch = self.source[index]
+        batch.token_classification["new"] = batch.token_classification["lm"]
+        return batch
 
 
 class Watch(keras.callbacks.Callback):
