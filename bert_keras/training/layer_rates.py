@@ -14,8 +14,10 @@ from keras import ops
 
 from bert_keras.encoders import ENCODER_CLASSES
 from bert_keras.training.adam_kernel import apply_adam
+from bert_keras.training.heads import ClassificationHead
 
-_HEAD = re.compile(r"(^|/)(task_[^/]+|pooler)/")
+_CLASSIFIER = re.compile(r"(^|/)task_[^/]+/classifier/")
+_OUTSIDE = re.compile(r"(^|/)(task_[^/]+|pooler)/")
 _BLOCK = re.compile(r"[a-z]+_(\d+)$")
 
 
@@ -26,7 +28,7 @@ class Depths:
     Attributes:
         of: depth of a variable by its `id`: 0 for embeddings, k + 1 for block k, num_blocks + 1 for all that
             comes after the blocks.
-        heads: `id`s of the variables of fresh heads.
+        heads: `id`s of the variables of fresh classifiers.
         num_blocks: blocks of the encoder.
     """
 
@@ -39,8 +41,8 @@ def model_depths(model: keras.Model) -> Depths:
     """Return how deep the variables of a model lie.
 
     The blocks of an encoder of this library are its layers. Of any other encoder each layer with weights is a
-    block, in the order of `encoder.layers`, and embedding layers are the embeddings. Heads that have learned
-    (`is_trained`) lie where others do, after the blocks, and count as no heads.
+    block, in the order of `encoder.layers`, and embedding layers are the embeddings. The pooler and
+    heads lie after the blocks.
 
     Args:
         model: an encoder, or a model with heads on one.
@@ -52,11 +54,8 @@ def model_depths(model: keras.Model) -> Depths:
         depths = _depths_by_layer(encoder)
     num_blocks = max([0, *(depth for depth in depths.values() if depth is not None)])
     top = num_blocks + 1
-    own = {id(variable) for variable in encoder.weights}
-    for layer in (*getattr(model, "heads", {}).values(), getattr(model, "pooler", None)):
-        if getattr(layer, "is_trained", False):
-            own |= {id(variable) for variable in layer.weights}
-    heads = frozenset(id(variable) for variable in model.weights if id(variable) not in own)
+    fresh = [head for head in getattr(model, "heads", {}).values() if not getattr(head, "is_trained", False)]
+    heads = frozenset(id(v) for head in fresh if isinstance(head, ClassificationHead) for v in head.weights)
     of = {id(variable): depths.get(id(variable)) for variable in model.weights}
     return Depths({key: top if depth is None else depth for key, depth in of.items()}, heads, num_blocks)
 
@@ -85,8 +84,8 @@ def _depths_by_layer(encoder: keras.Model) -> dict[int, int | None]:
 
 def _depths_by_path(variables: Sequence[Any]) -> Depths:
     """Return depths where only paths are known: in an optimizer that was built without `place`."""
-    heads = frozenset(id(v) for v in variables if _HEAD.search(v.path))
-    found = {id(v): path_depth(v.path) for v in variables if id(v) not in heads}
+    heads = frozenset(id(v) for v in variables if _CLASSIFIER.search(v.path))
+    found = {id(v): path_depth(v.path) for v in variables if not _OUTSIDE.search(v.path)}
     unknown = [v.path for v in variables if found.get(id(v), 0) is None and "final_norm" not in v.path]
     if unknown:
         raise ValueError(
@@ -118,8 +117,9 @@ class LayerRates:
     optimizer's class among the bases.
 
     With n blocks, block k (from 0) learns at layer_decay ** (n - k) times the learning rate, the embeddings
-    at layer_decay ** (n + 1), fresh heads at head_rate times it, other heads at all of it. Adam does not feel
-    the scale of a gradient, so it is the step that is scaled, its weight decay with it.
+    at layer_decay ** (n + 1), and fresh classifiers at head_rate times it; what else comes after the blocks
+    (the pooler, the head of language modelling, classifiers that have learned) at all of it. Adam does not
+    feel the scale of a gradient, so it is the step that is scaled, its weight decay with it.
 
     A variable that is not open yet (`open_at`) does not move, does not decay, has no part in the norm by
     which gradients are clipped, and keeps moments of zero; from its opening on it is treated as by a fresh
@@ -242,7 +242,7 @@ class AdamW(LayerRates, _KerasAdamW):
     Args:
         learning_rate: a number or a schedule.
         layer_decay: learning rate of a block as a multiple of that of the block above it.
-        head_rate: learning rate of fresh heads as a multiple of `learning_rate`.
+        head_rate: learning rate of fresh classifiers as a multiple of `learning_rate`.
         kwargs: as of `keras.optimizers.AdamW`.
 
     Raises:

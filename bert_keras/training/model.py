@@ -264,17 +264,14 @@ class MultiTaskModel(keras.Model):
                 variable.trainable = True
 
     def mark_trained(self, tasks: Iterable[TaskMetadata] | None = None) -> None:
-        """Note that the encoder, the pooler and heads have learned: none is fresh any more (`is_trained`).
+        """Note that the encoder and heads have learned: they are fresh no more (`is_trained`).
 
         Args:
             tasks: whose heads; by default all.
         """
-        tasks = self.tasks if tasks is None else tasks
         self.encoder.is_trained = True
-        for task in tasks:
+        for task in self.tasks if tasks is None else tasks:
             self.heads[task.name].is_trained = True
-        if self.pooler is not None and any(_uses_pooler(task, self._parts.pool_everywhere) for task in tasks):
-            self.pooler.is_trained = True
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         check_not_quantized(self.encoder)

@@ -167,8 +167,9 @@ def create_optimizer(
             fine-tuning, Howard and Ruder 2018): the block k of n, from 0, has layer_decay ** (n - k) times
             `learning_rate`, the embeddings layer_decay ** (n + 1), the heads all of it. ELECTRA takes 0.8 or
             0.9.
-        head_rate: learning rate of fresh heads, as a multiple of `learning_rate`. Heads that came with a
-            checkpoint, or were trained before, learn like the encoder.
+        head_rate: learning rate of fresh classifiers, the layers that give a task's logits, as a multiple of
+            `learning_rate`. Those that came with a checkpoint or were trained before, the pooler, and the
+            head of language modelling learn like the encoder.
 
     Raises:
         ValueError: if a number is out of its range.

@@ -50,8 +50,9 @@ class Recipe:
         short_share: share of the training in which rows are that short. None without `short_length`.
         mask_share, random_share: which part of those the mask replaces, and which a random token.
         layer_decay: rate of each block as a multiple of that of the block above it; 1 for one rate.
-        head_rate: rate of fresh heads as a multiple of the others'; heads that came with a checkpoint or were
-            trained before have the others'.
+        head_rate: rate of fresh classifiers, the layers that give a task's logits, as a multiple of the
+            others'. Those that came with a checkpoint or were trained before, the pooler, and the head of
+            language modelling have the others'.
 
     Raises:
         ValueError: for a figure out of its range, or one that the others leave without a meaning.
