@@ -23,7 +23,7 @@ from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.optimizers import create_optimizer
 from bert_keras.training.phase import finetune_again
 from bert_keras.training.saving import check_variables
-from bert_keras.training.train import train_model
+from bert_keras.training.train import model_for, train_model
 
 SIDES = ("pretrained", "scratch")
 DEFAULT_METRICS = {
@@ -292,7 +292,7 @@ class _Trained:
         side, _, rate = key
         last_key, model = self._models.get(side, (None, None))
         if model is not None and last_key == key:
-            fresh = MultiTaskModel(encoder, self.tasks, seed=seed)
+            fresh = model_for(encoder, self.tasks, seed)
             if _shapes(fresh) == _shapes(model):
                 optimizer = keras.optimizers.get(self.optimizer(len(generator) * self.epochs, rate))
                 finetune_again(model, fresh, generator, self.epochs, optimizer)

@@ -186,9 +186,8 @@ def finetune_again(
     )
     for own, fresh in pairs:
         for variable, value in zip(own, fresh, strict=True):
-            variable.assign(
-                keras.ops.convert_to_numpy(value).copy()
-            )  # JAX' training ends what it starts from
+            # A copy: on JAX, training ends the array that it starts from.
+            variable.assign(keras.ops.convert_to_numpy(value).copy())
     phase = Phase(model, "finetune", (generator, None), (None, None), model.optimizer, epochs, None, None, 1)
     model.training_history = {phase.name: phase.run(1, "auto", 0, is_compiled=True)}
 

@@ -8,12 +8,14 @@ import pytest
 from scipy import stats
 
 from bert_keras import (
+    MultiTaskModel,
     Sentence,
     SentenceTaskData,
     TaskMetadata,
     TaskWeightScheduler,
     compare_pretraining,
     create_text_cnn,
+    evaluate_model,
     labelled_generator,
     train_model,
 )
@@ -100,6 +102,24 @@ def test_both_sides_get_the_same(monkeypatch, tmp_path):
     assert report.difference("topic_accuracy", 8) == (0.0, 0.0)
     report.save(tmp_path / "report.json")
     assert len(json.loads((tmp_path / "report.json").read_text())["runs"]) == 8
+
+
+def test_models_with_heads_are_encoders_too():
+    """A function may give models with heads that go on, seed after seed, as `train_model` takes them."""
+
+    def with_head(seed):
+        return MultiTaskModel(create(seed), [TASK], seed=40 + seed)
+
+    arguments = dict(learning_rates=(1e-9,), epochs=1, seeds=2)
+    report = compare(with_head, sentences(8, 1), sentences(30, 2), **arguments)
+    for run in report.runs:
+        model = MultiTaskModel(
+            create(run["seed"]), [TASK], seed=run["seed"] + 40 * (run["side"] == "pretrained")
+        )
+        held_out = labelled_generator(sentences(30, 2), pad_id=0, batch_size=30, shuffle=False, wrap=False)
+        assert run["validation"]["topic_accuracy"] == pytest.approx(
+            evaluate_model(model, held_out)["topic_accuracy"]
+        )
 
 
 def test_rates_are_chosen_on_validation_and_the_encoder_stays_as_it_is():
