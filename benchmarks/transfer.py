@@ -11,8 +11,8 @@ alone, eager float32, its own head for the kind of task). bert_keras packs sente
 as make about 32 sentences an update on average, and reads sentences by the mean over their tokens, as this
 encoder was trained; transformers has batches of 32 with dynamic padding and reads the first token. The
 learning rate of each side and task is the one that does best, with the first seed, on 500 training examples
-held out for it; the figures are those on the development data at that rate, mean and standard deviation over
-seeds. `--runs FILE` keeps finished runs, so that the study can be done in parts.
+held out for it; the figures are those on the development data, and on these examples, at that rate, mean and
+standard deviation over seeds. `--runs FILE` keeps finished runs, so that the study can be done in parts.
 """
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ from bert_keras import (
 
 MAX_LEN = 128
 TUNING = 500
-EPSILON = 1e-6
-DTYPE = "mixed_bfloat16"
+DEFAULTS = {"head_rate": 1.0, "unpacked": False, "epsilon": 1e-6, "dtype": "mixed_bfloat16"}
 METRICS = {"sst2": "accuracy", "ud-ewt": "accuracy", "stsb": "pearson", "ner": "entity_f1"}
 
 
@@ -292,20 +291,20 @@ def study(log: RunLog, side: str, runner: Ours | Theirs, group: list[Data], opti
         return sum(found["scores"][name]["tuning"] for name in names)
 
     key: dict[str, Any] = {"side": side, "tasks": names, "examples": sizes, "epochs": options.epochs}
-    key["head_rate"] = (
-        options.head_rate if options.head_rate != 1.0 else None
-    )  # what differs from the defaults
-    if side != "transformers":
-        key["unpacked"] = options.unpacked or None
-        key["epsilon"] = options.epsilon if options.epsilon != EPSILON else None
-        key["dtype"] = options.dtype if options.dtype != DTYPE else None
+    for name, default in DEFAULTS.items():
+        if name == "head_rate" or side != "transformers":
+            value = getattr(options, name)
+            key[name] = None if value == default else value  # earlier runs do not have it
     best, runs = searched(log, key, options.learning_rates, options.seeds, run, tuning)
     return [
         [
             f"{name} ({METRICS[name]})",
             side,
             f"{best:g}",
-            mean_and_spread([found["scores"][name]["dev"] for found in runs]),
+            *(
+                mean_and_spread([found["scores"][name][split] for found in runs])
+                for split in ("dev", "tuning")
+            ),
             round(min(found["seconds"] for found in runs)),
         ]
         for name in names
@@ -322,12 +321,11 @@ def main() -> None:
     command.add_argument("--seeds", type=int, default=3)
     command.add_argument("--learning-rates", type=float, nargs="+", default=[5e-5, 1e-4, 2e-4])
     command.add_argument("--limit", type=int, help="training examples of each task; by default all")
-    command.add_argument("--dtype", default=DTYPE, help="dtype policy of bert_keras")
+    command.set_defaults(**DEFAULTS)
+    command.add_argument("--head-rate", type=float, help="learning rate of the classifiers, as a multiple")
+    command.add_argument("--dtype", help="dtype policy of bert_keras")
     command.add_argument("--unpacked", action="store_true", help="bert_keras, too, has one sentence a row")
-    command.add_argument("--epsilon", type=float, default=EPSILON, help="Adam's, in bert_keras")
-    command.add_argument(
-        "--head-rate", type=float, default=1.0, help="learning rate of the heads, as a multiple"
-    )
+    command.add_argument("--epsilon", type=float, help="Adam's, in bert_keras")
     command.add_argument("--runs", metavar="FILE", help="keep finished runs there, and take them from there")
     options = command.parse_args()
     if options.smoke:
@@ -347,7 +345,9 @@ def main() -> None:
     title = (
         f"all-MiniLM-L6-v2, {options.epochs} epochs, {options.seeds} seeds, {keras.backend.backend()} backend"
     )
-    report(title, ["task", "side", "learning rate", "dev", "seconds"], table, result, options.json)
+    report(
+        title, ["task", "side", "learning rate", "dev", "held out", "seconds"], table, result, options.json
+    )
 
 
 if __name__ == "__main__":

@@ -105,6 +105,7 @@ def config_of(model: keras.Model, text_encoder: TextEncoder, heads: Mapping[str,
         "written_by": f"bert_keras {__version__}",
         "model": "multi_task" if has_heads(model) else "encoder",
         "tasks": [task.get_config() for task in model.tasks] if has_heads(model) else [],
+        "trained_heads": sorted(model.trained_heads) if has_heads(model) else [],
         "seed": model.seed if has_heads(model) else 0,
         "encoder": {
             "class_name": type(encoder).__name__,

@@ -139,8 +139,6 @@ def _load_shared(directory: Path, encoder: keras.Model | None, dtype: Any) -> Pr
     if heads:
         encoder.pretrained_heads = heads_by_name(heads)
     encoder.is_trained = True
-    if isinstance(model, MultiTaskModel):
-        model.mark_trained()
     return Pretrained(model, text_encoder, directory, config, training)
 
 
@@ -177,10 +175,12 @@ def _with_heads(encoder: keras.Model, config: Mapping[str, Any], path: Path) -> 
         tasks = [TaskMetadata.from_config(task) for task in config["tasks"]]
         recipes = {phase: Recipe.from_config(recipe) for phase, recipe in config["recipes"].items()}
         seed = int(config["seed"])
+        trained = frozenset(config["trained_heads"]) if "trained_heads" in config else None
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{str(path)!r} describes no tasks and recipes of this version: {error}") from error
     model = MultiTaskModel(encoder, tasks, seed=seed)
     model.recipes = recipes
+    model.trained_heads = frozenset(model.heads) if trained is None else trained
     return model
 
 

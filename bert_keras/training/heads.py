@@ -232,17 +232,20 @@ def rows_of(array: Any, positions: Any) -> Any:
 
 def adopt_heads(
     pretrained: Mapping[str, Mapping[str, Any]], pooler: Any, heads: Mapping[str, keras.layers.Layer]
-) -> None:
+) -> set[str]:
     """Give the pooler and heads the weights that came with a checkpoint under their names.
 
-    A head of another shape, as of a task `classifier` with other classes, stays fresh, with a warning. The
-    others are marked as trained (`is_trained`).
+    A head of another shape, as of a task `classifier` with other classes, stays fresh, with a warning.
 
     Args:
         pretrained: arrays by path within a head, by name of the head.
         pooler: the pooler's layer, or None.
         heads: the heads by task name.
+
+    Returns:
+        The names of what got weights.
     """
+    adopted: set[str] = set()
     layers = {**heads} if pooler is None else {**heads, "pooler": pooler}
     for name, arrays in pretrained.items():
         if name not in layers:
@@ -260,4 +263,5 @@ def adopt_heads(
             continue
         for path, variable in variables.items():
             variable.assign(arrays[path])
-        layers[name].is_trained = True
+        adopted.add(name)
+    return adopted

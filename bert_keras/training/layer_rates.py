@@ -54,7 +54,8 @@ def model_depths(model: keras.Model) -> Depths:
         depths = _depths_by_layer(encoder)
     num_blocks = max([0, *(depth for depth in depths.values() if depth is not None)])
     top = num_blocks + 1
-    fresh = [head for head in getattr(model, "heads", {}).values() if not getattr(head, "is_trained", False)]
+    trained = getattr(model, "trained_heads", None)
+    fresh = [] if trained is None else [head for name, head in model.heads.items() if name not in trained]
     heads = frozenset(id(v) for head in fresh if isinstance(head, ClassificationHead) for v in head.weights)
     of = {id(variable): depths.get(id(variable)) for variable in model.weights}
     return Depths({key: top if depth is None else depth for key, depth in of.items()}, heads, num_blocks)

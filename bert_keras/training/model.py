@@ -114,6 +114,8 @@ class MultiTaskModel(keras.Model):
     Attributes:
         encoder, tasks: the arguments.
         recipes: the `Recipe` of each phase that was trained by one.
+        trained_heads: names of the tasks whose heads have learned: they came with a checkpoint or a file, or
+            `fit` trained them. The others are fresh.
 
     Raises:
         ValueError: if names repeat, the encoder's inputs or output are not of this form, or `"lm"` and the
@@ -172,7 +174,8 @@ class MultiTaskModel(keras.Model):
         super().__init__(inputs, outputs, name=name)
         self.encoder, self.tasks, self.seed = encoder, tasks, seed
         self.pooler, self.heads, self._parts = pooler, heads, parts
-        adopt_heads(getattr(encoder, "pretrained_heads", None) or {}, pooler, heads)
+        adopted = adopt_heads(getattr(encoder, "pretrained_heads", None) or {}, pooler, heads)
+        self.trained_heads = frozenset(adopted & heads.keys())
         self.task_metrics = TaskMetrics(tasks)
         self.recipes: dict[str, Any] = {}
         self._is_fitting = False
@@ -263,23 +266,19 @@ class MultiTaskModel(keras.Model):
             for variable in idle:
                 variable.trainable = True
 
-    def mark_trained(self, tasks: Iterable[TaskMetadata] | None = None) -> None:
-        """Note that the encoder and heads have learned: they are fresh no more (`is_trained`).
-
-        Args:
-            tasks: whose heads; by default all.
-        """
-        self.encoder.is_trained = True
-        for task in self.tasks if tasks is None else tasks:
-            self.heads[task.name].is_trained = True
-
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         check_not_quantized(self.encoder)
-        self._is_fitting = True
+        before, self._is_fitting = self.trained_heads, True
+        self.trained_heads |= {*self.task_metrics.active_tasks}  # so say files that callbacks write, too
         try:
-            return super().fit(*args, **kwargs)
+            history = super().fit(*args, **kwargs)
+        except BaseException:
+            self.trained_heads = before
+            raise
         finally:
             self._is_fitting = False
+        self.encoder.is_trained = True
+        return history
 
     def save_weights(
         self,
@@ -320,9 +319,10 @@ class MultiTaskModel(keras.Model):
             raise ValueError(
                 f"Nothing is skipped on loading. Received: skip_mismatch={skip_mismatch}, {kwargs}"
             )
-        read_weights(self, filepath)
+        metadata = read_weights(self, filepath)
         if not self._is_fitting:
-            self.mark_trained()
+            self.encoder.is_trained = True
+            self.trained_heads = frozenset(metadata.get("trained_heads", self.heads))
 
     def get_config(self) -> dict[str, Any]:
         return {

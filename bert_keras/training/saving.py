@@ -76,11 +76,14 @@ def read_metadata(filepath: Any) -> dict[str, Any]:
         return _read_metadata(file)
 
 
-def read_weights(model: MultiTaskModel, filepath: Any) -> None:
+def read_weights(model: MultiTaskModel, filepath: Any) -> dict[str, Any]:
     """Load a saved file into a model that was built alike, or raise and change nothing.
 
     Optimizer and random state are restored if the file has them and the model was compiled with such an
     optimizer.
+
+    Returns:
+        What the file says of itself.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -114,6 +117,7 @@ def read_weights(model: MultiTaskModel, filepath: Any) -> None:
         _assign(optimizer.variables, states)
     if seed_states:
         _assign(seeds, seed_states)
+    return metadata
 
 
 def check_variables(saved: Sequence[tuple[str, tuple]], variables: Sequence[Any], problem: str) -> None:
@@ -154,6 +158,7 @@ def _metadata(model: MultiTaskModel) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "written_by": f"bert_keras {__version__}",
         "tasks": [task.get_config() for task in model.tasks],
+        "trained_heads": sorted(model.trained_heads),
         "seed": model.seed,
         "recipes": {phase: recipe.get_config() for phase, recipe in model.recipes.items()},
         "encoder": {

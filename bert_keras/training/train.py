@@ -138,7 +138,6 @@ def train_model(
     model.training_history = {}
     for phase in prepared:
         model.training_history[phase.name] = phase.run(steps_per_execution, jit_compile, verbose)
-        model.mark_trained(phase.tasks)
     return model
 
 
@@ -163,6 +162,7 @@ def model_for(encoder_model: keras.Model, tasks: Iterable[TaskMetadata], seed: i
     for task in tasks:
         if (task.name, task.is_token_level, task.num_classes) in before:
             _copy_weights(encoder_model.heads[task.name], model.heads[task.name])
+            model.trained_heads |= {task.name} & encoder_model.trained_heads
     if model.pooler is not None and encoder_model.pooler is not None:
         _copy_weights(encoder_model.pooler, model.pooler)
     return model
@@ -198,4 +198,3 @@ def _copy_weights(source: keras.layers.Layer, target: keras.layers.Layer) -> Non
     for variable, value in zip(target.weights, source.weights, strict=True):
         if variable is not value:  # a copy: on JAX, training ends the array that it starts from
             variable.assign(keras.ops.convert_to_numpy(value.value).copy())
-    target.is_trained = getattr(source, "is_trained", False)

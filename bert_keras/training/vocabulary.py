@@ -68,6 +68,7 @@ def extend_vocabulary(
     tasks = [_extended_task(task, longer.vocab_size) for task in model.tasks]
     longer.pretrained_heads = MappingProxyType({})
     with_heads = MultiTaskModel(longer, tasks, seed=model.seed, name=model.name)
+    with_heads.trained_heads = model.trained_heads
     own = {variable.path: variable for variable in model.weights}
     for variable in with_heads.weights[len(longer.weights) :]:
         variable.assign(

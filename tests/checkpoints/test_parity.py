@@ -153,14 +153,14 @@ def test_heads_stay_behind_on_request(tmp_path):
     biases = [keras.ops.convert_to_numpy(model.heads["lm"].bias.value) for model in (with_lm, fresh)]
     assert np.abs(biases[0]).max() > 0.1
     assert np.abs(biases[1]).max() == 0.0
-    assert with_lm.heads["lm"].is_trained and not hasattr(fresh.heads["lm"], "is_trained")
+    assert with_lm.trained_heads == {"lm"} and not fresh.trained_heads
 
 
 def test_a_head_of_another_shape_stays_fresh_with_a_warning(tmp_path):
     make("bert", "BertForTokenClassification", num_labels=5).save_pretrained(tmp_path)
     encoder = load_huggingface(tmp_path, verbose=0)
     with pytest.warns(UserWarning, match="head 'classifier' of the checkpoint has another shape"):
-        assert not hasattr(with_heads(encoder, "token").heads["classifier"], "is_trained")
+        assert not with_heads(encoder, "token").trained_heads
 
 
 def test_gpt_may_start_a_bert(tmp_path):

@@ -88,6 +88,8 @@ def test_training_goes_on_with_the_new_words(text_encoder):
     kind = next(task for task in longer.tasks if task.name == "kind")
     trained = train_model(longer, [kind], finetune_generator=batches, finetune_epochs=3, verbose=0)
     assert np.abs(value(trained.encoder.token_embedding.embeddings)[-2:] - table).max() > 1e-6
+    again, _ = extend_vocabulary(trained, longer_text_encoder, ["receptor"])
+    assert again.trained_heads == trained.trained_heads == {"kind"}
 
 
 def test_heads_of_a_checkpoint_grow_along(text_encoder, tmp_path):
