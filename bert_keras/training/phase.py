@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -32,58 +33,64 @@ PRETRAIN_LEARNING_RATE = 1e-3
 FINETUNE_LEARNING_RATE = 1e-4
 
 
+@dataclasses.dataclass(frozen=True)
+class PhasePlan:
+    """What is asked of one phase; the fields are `train_model`'s arguments."""
+
+    generator: Any
+    steps: int | None = None
+    validation_generator: Any = None
+    validation_steps: int | None = None
+    optimizer: Optimizer = None
+    epochs: int = 1
+    callbacks: Sequence[keras.callbacks.Callback] | None = None
+    budget: Any = None
+    workers: int = 1
+
+
 class Phase:
     """One phase of training, checked against its first batch on construction."""
 
-    def __init__(
-        self,
-        model: MultiTaskModel,
-        name: str,
-        training: tuple[Any, int | None],
-        validation: tuple[Any, int | None],
-        optimizer: Optimizer,
-        epochs: int,
-        callbacks: Sequence[keras.callbacks.Callback] | None,
-        budget: Any,
-        workers: int,
-    ) -> None:
-        generator, steps = training
-        self.model, self.name, self.epochs, self.callbacks = model, name, epochs, callbacks or []
-        self.budget = None if budget is None else budget_seconds(budget, f"{name}_budget")
+    def __init__(self, model: MultiTaskModel, name: str, plan: PhasePlan) -> None:
+        self.model, self.name, self.epochs, self.callbacks = model, name, plan.epochs, plan.callbacks or []
+        self.budget = None if plan.budget is None else budget_seconds(plan.budget, f"{name}_budget")
         self.is_pretrain = name == "pretrain"
         self.tasks = _active_tasks(model, self.is_pretrain)
-        self.steps = feed_length(generator, steps, f"{name}_steps")
+        generator = plan.generator
+        self.steps = feed_length(generator, plan.steps, f"{name}_steps")
         facts = encoder_facts(model.encoder)
-        self.feed = TaskFeed(generator, self.tasks, facts, self._weight, None, f"{name}_generator", workers)
-        self.feed.end = self.steps * epochs if self.budget is None else None
+        self.feed = TaskFeed(
+            generator, self.tasks, facts, self._weight, None, f"{name}_generator", plan.workers
+        )
+        self.feed.end = self.steps * plan.epochs if self.budget is None else None
         _check_vocabulary(generator, facts.vocab_size, f"{name}_generator")
         first = [source[0] for source in getattr(generator, "sources", {}).values()]
         for batch in first or [self.feed.batch(0)]:
             check_causality(batch, model.encoder, self.tasks)
             check_packing(batch, model.encoder)
         self.validation = None
-        if validation[0] is not None:
-            length = feed_length(*validation, "validation_steps")
+        if plan.validation_generator is not None:
+            length = feed_length(plan.validation_generator, plan.validation_steps, "validation_steps")
             self.validation = TaskFeed(
-                validation[0],
+                plan.validation_generator,
                 self.tasks,
                 facts,
                 self._validation_weight,
                 length,
                 f"validation_{name}_generator",
-                workers,
+                plan.workers,
             )
             check_packing(self.validation.batch(0), model.encoder)
             self.callbacks = [ValidationScores(self.validation, length), *self.callbacks]
-        self.recipe = create_recipe("gentle") if optimizer is None else optimizer
+        self.recipe = create_recipe("gentle") if plan.optimizer is None else plan.optimizer
         if self.budget is not None:
-            _check_budget(name, self.recipe, epochs)
+            _check_budget(name, self.recipe, plan.epochs)
         self.optimizer = self._optimizer(self.recipe, facts.width)
         clock = None
         if self.budget is not None:
             clock = TimeBudget(self.budget, self.optimizer._learning_rate)
             self.epochs, self.callbacks = OPEN_END, [clock, *self.callbacks]
-        self.feed.source = course_of(self.recipe, self.feed.source, self.steps * epochs, clock)
+        self.feed.source = course_of(self.recipe, self.feed.source, self.steps * plan.epochs, clock)
         self.steps_done = 0
 
     def run(
@@ -188,7 +195,7 @@ def finetune_again(
         for variable, value in zip(own, fresh, strict=True):
             # A copy: on JAX, training ends the array that it starts from.
             variable.assign(keras.ops.convert_to_numpy(value).copy())
-    phase = Phase(model, "finetune", (generator, None), (None, None), model.optimizer, epochs, None, None, 1)
+    phase = Phase(model, "finetune", PhasePlan(generator, optimizer=model.optimizer, epochs=epochs))
     model.training_history = {phase.name: phase.run(1, "auto", 0, is_compiled=True)}
 
 

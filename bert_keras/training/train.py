@@ -10,7 +10,7 @@ import keras
 
 from bert_keras.tasks import TaskMetadata, check_tasks
 from bert_keras.training.model import MultiTaskModel
-from bert_keras.training.phase import Optimizer, Phase
+from bert_keras.training.phase import Optimizer, Phase, PhasePlan
 from bert_keras.training.quantizing import check_not_quantized
 from bert_keras.training.recipes import Recipe, create_recipe, is_from_scratch
 
@@ -111,26 +111,38 @@ def train_model(
         raise ValueError(
             "Give `pretrain_generator`, `finetune_generator`, or both: there is nothing to train on."
         )
-    given = {
-        "pretrain": (
-            (pretrain_generator, pretrain_steps),
-            (validation_pretrain_generator, validation_steps),
-            (pretrain_epochs, pretrain_callbacks, pretrain_budget),
-        ),
-        "finetune": (
-            (finetune_generator, finetune_steps),
-            (validation_finetune_generator, validation_steps),
-            (finetune_epochs, finetune_callbacks, finetune_budget),
-        ),
-    }
     first = "pretrain" if pretrain_generator is not None else "finetune"
     optimizers = {"pretrain": pretrain_optimizer, "finetune": finetune_optimizer}
     optimizers[first] = _first_optimizer(model, first, optimizers[first], recipe)
+    plans = {
+        "pretrain": PhasePlan(
+            generator=pretrain_generator,
+            steps=pretrain_steps,
+            validation_generator=validation_pretrain_generator,
+            validation_steps=validation_steps,
+            optimizer=optimizers["pretrain"],
+            epochs=pretrain_epochs,
+            callbacks=pretrain_callbacks,
+            budget=pretrain_budget,
+            workers=workers,
+        ),
+        "finetune": PhasePlan(
+            generator=finetune_generator,
+            steps=finetune_steps,
+            validation_generator=validation_finetune_generator,
+            validation_steps=validation_steps,
+            optimizer=optimizers["finetune"],
+            epochs=finetune_epochs,
+            callbacks=finetune_callbacks,
+            budget=finetune_budget,
+            workers=workers,
+        ),
+    }
     prepared = []
-    for name, (training, validation, how) in given.items():
-        if training[0] is not None:
-            prepared.append(Phase(model, name, training, validation, optimizers[name], *how, workers))
-        elif not (training[1] is None and validation[0] is None and how[-1] is None):
+    for name, plan in plans.items():
+        if plan.generator is not None:
+            prepared.append(Phase(model, name, plan))
+        elif not (plan.steps is None and plan.validation_generator is None and plan.budget is None):
             raise ValueError(
                 f"`{name}_steps`, `{name}_budget` or a validation generator was given, but no "
                 f"`{name}_generator`."
