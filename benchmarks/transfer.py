@@ -53,7 +53,13 @@ from bert_keras import (
 
 MAX_LEN = 128
 TUNING = 500
-DEFAULTS = {"head_rate": 1.0, "unpacked": False, "epsilon": 1e-6, "dtype": "mixed_bfloat16"}
+DEFAULTS = {
+    "head_rate": 1.0,
+    "unpacked": False,
+    "epsilon": 1e-6,
+    "dtype": "mixed_bfloat16",
+    "read_from": "mean",
+}
 METRICS = {"sst2": "accuracy", "ud-ewt": "accuracy", "stsb": "pearson", "ner": "entity_f1"}
 
 
@@ -79,10 +85,10 @@ def tagged(path: Path) -> list[tuple[list[str], list[str]]]:
     return [([word for word, _ in some], [tag for _, tag in some]) for some in lines if some]
 
 
-def read(name: str, text_encoder: TextEncoder, limit: int | None, smoke: bool) -> Data:
+def read(name: str, text_encoder: TextEncoder, options: Any) -> Data:
     folder = data_folder() / name
     if name == "sst2":
-        task = TaskMetadata(name, False, 2, 0.1, read_from="mean")
+        task = TaskMetadata(name, False, 2, 0.1, read_from=options.read_from)
 
         def made(split: str) -> list[Sentence]:
             return [
@@ -90,7 +96,7 @@ def read(name: str, text_encoder: TextEncoder, limit: int | None, smoke: bool) -
                 for text, label in rows(folder / f"{split}.tsv")
             ]
     elif name == "stsb":
-        task = TaskMetadata(name, False, kind="regression", dropout=0.1, read_from="mean")
+        task = TaskMetadata(name, False, kind="regression", dropout=0.1, read_from=options.read_from)
 
         def made(split: str) -> list[Sentence]:
             return [
@@ -116,8 +122,8 @@ def read(name: str, text_encoder: TextEncoder, limit: int | None, smoke: bool) -
 
     train, dev = made("train"), made("dev")
     order = np.random.default_rng(0).permutation(len(train))
-    tuning, rest = order[:TUNING], order[TUNING:][:limit]
-    if smoke:
+    tuning, rest = order[:TUNING], order[TUNING:][: options.limit]
+    if options.smoke:
         tuning, rest, dev = tuning[:32], rest[:64], dev[:32]
     splits = {"train": [train[i] for i in rest], "tuning": [train[i] for i in tuning], "dev": dev}
     return Data(task, splits)
@@ -326,13 +332,14 @@ def main() -> None:
     command.add_argument("--dtype", help="dtype policy of bert_keras")
     command.add_argument("--unpacked", action="store_true", help="bert_keras, too, has one sentence a row")
     command.add_argument("--epsilon", type=float, help="Adam's, in bert_keras")
+    command.add_argument("--read-from", choices=["mean", "token", "max"], help="in bert_keras")
     command.add_argument("--runs", metavar="FILE", help="keep finished runs there, and take them from there")
     options = command.parse_args()
     if options.smoke:
         options.epochs, options.seeds, options.learning_rates = 1, 1, [1e-4]
     folder = minilm()
     text_encoder = load_text_encoder(folder)
-    data = {name: read(name, text_encoder, options.limit, options.smoke) for name in options.tasks}
+    data = {name: read(name, text_encoder, options) for name in options.tasks}
     log, table = RunLog(options.runs), []
     for side in options.sides:
         runner = (Theirs if side == "transformers" else Ours)(folder, text_encoder.pad_id, options)

@@ -4,31 +4,42 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+Weight: TypeAlias = float | Callable[[int], float]
 
 
 class TaskWeightScheduler:
-    """The weight of one task's loss at every step of training: here the same at every step of a phase.
+    """The weight of one task's loss at every step of training: in each phase a number, or any function of
+    the step.
 
-    `LinearSchedule`, `CosineSchedule` and `SwitchSchedule` change it; subclass it and override `get` for a
-    schedule of your own. `get` is called in plain Python once for each batch while the batch is prepared, a
-    few steps before it is trained on, so it should depend on its arguments alone; its value takes effect in
+    `LinearSchedule`, `CosineSchedule` and `SwitchSchedule` are ready-made; or subclass it and override `get`.
+    `get`, and a function, is called in plain Python once for each batch while the batch is prepared, a few
+    steps before it is trained on, so it should depend on its arguments alone; its value takes effect in
     exactly that step on every backend.
 
     Args:
         active_in_pretrain: whether the task is trained during pretraining. An active task needs labels in the
             batches.
         active_in_finetune: whether the task is trained during fine-tuning.
-        pretrain_value: weight of the task's loss during pretraining, if active there.
-        finetune_value: weight of the task's loss during fine-tuning, if active there.
+        pretrain_value: weight of the task's loss during pretraining, if active there: a number of at least 0,
+            or a function that gives one for a step, which is counted from 0 over all epochs of the phase (so
+            Keras' learning rate schedules will do, too). JSON has no functions: beside saved weights 1 stands
+            for one, and `load_model(path, tasks=...)` takes tasks that have it again.
+        finetune_value: the same during fine-tuning.
 
     Raises:
-        ValueError: if a weight is negative or not finite.
+        ValueError: if a number is negative or not finite.
+        TypeError: if a weight is neither a number nor a function.
 
     Example:
 
     ```python
+    warm = TaskWeightScheduler(True, False, pretrain_value=lambda step: min(1.0, step / 100))
+    warm.get(is_pretrain=True, step=25)  # 0.25
+
+
     class FadeOut(TaskWeightScheduler):
         def get(self, is_pretrain, step):
             return max(0.0, 1.0 - step / 1000)
@@ -42,13 +53,13 @@ class TaskWeightScheduler:
         self,
         active_in_pretrain: bool,
         active_in_finetune: bool,
-        pretrain_value: float = 1.0,
-        finetune_value: float = 1.0,
+        pretrain_value: Weight = 1.0,
+        finetune_value: Weight = 1.0,
     ) -> None:
         self.active_in_pretrain = bool(active_in_pretrain)
         self.active_in_finetune = bool(active_in_finetune)
-        self.pretrain_value = _checked_weight("pretrain_value", pretrain_value)
-        self.finetune_value = _checked_weight("finetune_value", finetune_value)
+        self.pretrain_value = _number_or_function("pretrain_value", pretrain_value)
+        self.finetune_value = _number_or_function("finetune_value", finetune_value)
 
     def get(self, is_pretrain: bool, step: int) -> float:
         """Return the weight of the task's loss.
@@ -58,9 +69,10 @@ class TaskWeightScheduler:
             step: number of batches trained before this one in the same phase, from 0, counted over all
                 epochs.
         """
-        if is_pretrain:
-            return self.pretrain_value if self.active_in_pretrain else 0.0
-        return self.finetune_value if self.active_in_finetune else 0.0
+        if not self.is_active(is_pretrain):
+            return 0.0
+        value = self.pretrain_value if is_pretrain else self.finetune_value
+        return float(value(step)) if callable(value) else value
 
     def is_active(self, is_pretrain: bool) -> bool:
         """Return whether the task is trained in the phase."""
@@ -71,12 +83,14 @@ class TaskWeightScheduler:
         return {
             "active_in_pretrain": self.active_in_pretrain,
             "active_in_finetune": self.active_in_finetune,
-            "pretrain_value": self.pretrain_value,
-            "finetune_value": self.finetune_value,
+            "pretrain_value": 1.0 if callable(self.pretrain_value) else self.pretrain_value,
+            "finetune_value": 1.0 if callable(self.finetune_value) else self.finetune_value,
         }
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
+        arguments = ", ".join(
+            f"{name}={getattr(self, name, value)!r}" for name, value in self.get_config().items()
+        )
         return f"{type(self).__name__}({arguments})"
 
 
@@ -236,6 +250,23 @@ def schedule_from_config(config: Mapping[str, Any]) -> TaskWeightScheduler:
             f"The schedule {config['class_name']!r} is unknown. This version knows {sorted(_CLASSES)}."
         )
     return _CLASSES[config["class_name"]](**config["config"])
+
+
+def _number_or_function(name: str, value: Weight) -> Weight:
+    if callable(value):
+        return value
+    if isinstance(value, TaskWeightScheduler):
+        raise TypeError(
+            f"`{name}` must be a number or a function of the step. A {type(value).__name__} is a whole "
+            "schedule: give it in place of this one, with `active_in_pretrain` and `active_in_finetune`, or "
+            f"give {name}=lambda step: schedule.get(is_pretrain, step)."
+        )
+    try:
+        return _checked_weight(name, value)
+    except TypeError:
+        raise TypeError(
+            f"`{name}` must be a number or a function of the step. Received: {name}={value!r}"
+        ) from None
 
 
 def _checked_weight(name: str, value: float) -> float:

@@ -28,6 +28,24 @@ def test_phases():
     assert (schedule.is_active(True), schedule.is_active(False)) == (False, True)
 
 
+def test_any_function_of_the_step():
+    schedule = TaskWeightScheduler(True, True, lambda step: step / 4, SchoolReport([3, 1, 2]))
+    assert values(schedule, [0, 1, 8]) == [0.0, 0.25, 2.0]
+    assert values(schedule, [0, 1, 2], is_pretrain=False) == [3.0, 1.0, 2.0]
+    assert all(type(value) is float for value in values(schedule, [0, 1, 2], is_pretrain=False))
+    inactive = TaskWeightScheduler(True, False, finetune_value=lambda step: 1 / 0)
+    assert inactive.get(False, 0) == 0.0
+    assert "SchoolReport" in repr(schedule)
+
+
+class SchoolReport:
+    def __init__(self, marks):
+        self.marks = marks
+
+    def __call__(self, step):
+        return self.marks[step]
+
+
 class Own(TaskWeightScheduler):
     def get(self, is_pretrain, step):
         return float(step)
@@ -47,6 +65,9 @@ def test_they_are_saved_with_their_task():
         assert values(again, range(30)) == values(schedule, range(30))
     plain = schedule_from_config(schedule_to_config(Own(True, False, 0.25)))
     assert type(plain) is TaskWeightScheduler and plain.get(True, 7) == 0.25
+    function = schedule_to_config(TaskWeightScheduler(True, True, lambda step: 0.5, 0.25))
+    plain = schedule_from_config(json.loads(json.dumps(function)))
+    assert (plain.get(True, 3), plain.get(False, 3)) == (1.0, 0.25)
     old = schedule_from_config(TaskWeightScheduler(False, True, finetune_value=2.0).get_config())
     assert old.get(False, 0) == 2.0
     with pytest.raises(ValueError, match="'Evil' is unknown.*'CosineSchedule'"):
@@ -68,3 +89,18 @@ def test_they_are_saved_with_their_task():
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            LinearSchedule(0.0, 1.0, 10),
+            "`finetune_value` must be a number or .*LinearSchedule is a whole",
+        ),
+        (None, "`finetune_value` must be a number or a function of the step. Received: finetune_value=None"),
+    ],
+)
+def test_weights_that_are_neither_numbers_nor_functions(value, message):
+    with pytest.raises(TypeError, match=message):
+        TaskWeightScheduler(False, True, finetune_value=value)
