@@ -10,6 +10,7 @@ from bert_keras import (
     SwitchSchedule,
     TaskDataBatch,
     TaskMetadata,
+    TaskWeightScheduler,
     create_transformer,
     mixed_generator,
     train_model,
@@ -147,9 +148,13 @@ def test_schedules_with_several_steps_per_execution():
 
 def test_tasks_that_change_places():
     """Pretraining fades into fine-tuning within one run, and what is logged says so."""
+
+    def late(step):
+        return 2.0 if step >= 2 else 0.0
+
     tasks = [
         TaskMetadata("tag", True, 4, weight_scheduler=SwitchSchedule([1.0, 0.0], 2)),
-        TaskMetadata("topic", False, 3, weight_scheduler=SwitchSchedule([0.0, 2.0], 2)),
+        TaskMetadata("topic", False, 3, weight_scheduler=TaskWeightScheduler(False, True, 1.0, late)),
     ]
     sources = {"tags": tagged(4), "topics": tagged(4, seed=1)}
     mixed = mixed_generator(sources, shares=lambda step: {"tags": 1.0} if step < 2 else {"topics": 1.0})
