@@ -68,11 +68,22 @@ class TaskWeightScheduler:
             is_pretrain: True during pretraining, False during fine-tuning.
             step: number of batches trained before this one in the same phase, from 0, counted over all
                 epochs.
+
+        Raises:
+            TypeError: if a function gives no number.
         """
         if not self.is_active(is_pretrain):
             return 0.0
         value = self.pretrain_value if is_pretrain else self.finetune_value
-        return float(value(step)) if callable(value) else value
+        if not callable(value):
+            return value
+        weight = value(step)
+        try:
+            return float(weight)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"The function of a task's weight must give a number. Received: {weight!r} at step {step}"
+            ) from None
 
     def is_active(self, is_pretrain: bool) -> bool:
         """Return whether the task is trained in the phase."""
@@ -262,11 +273,12 @@ def _number_or_function(name: str, value: Weight) -> Weight:
             f"give {name}=lambda step: schedule.get(is_pretrain, step)."
         )
     try:
-        return _checked_weight(name, value)
-    except TypeError:
+        number = float(value)
+    except (TypeError, ValueError):
         raise TypeError(
             f"`{name}` must be a number or a function of the step. Received: {name}={value!r}"
         ) from None
+    return _checked_weight(name, number)
 
 
 def _checked_weight(name: str, value: float) -> float:

@@ -36,6 +36,8 @@ def test_any_function_of_the_step():
     inactive = TaskWeightScheduler(True, False, finetune_value=lambda step: 1 / 0)
     assert inactive.get(False, 0) == 0.0
     assert "SchoolReport" in repr(schedule)
+    with pytest.raises(TypeError, match="must give a number. Received: None at step 7"):
+        TaskWeightScheduler(True, False, lambda step: None).get(True, 7)
 
 
 class SchoolReport:
@@ -98,6 +100,7 @@ def test_bad_arguments(make, message):
             LinearSchedule(0.0, 1.0, 10),
             "`finetune_value` must be a number or .*LinearSchedule is a whole",
         ),
+        ("high", "`finetune_value` must be a number or a function of the step. Received: .*'high'"),
         (None, "`finetune_value` must be a number or a function of the step. Received: finetune_value=None"),
     ],
 )

@@ -207,11 +207,15 @@ class TaskFeed(keras.utils.PyDataset):
     def _prepared(self, step: int) -> Arrays:
         weights = []
         for task in self.tasks:
-            weight = float(self.weight_of(task, step))
+            given = self.weight_of(task, step)
+            try:
+                weight = float(given)
+            except (TypeError, ValueError):
+                weight = float("nan")
             if not 0.0 <= weight < float("inf"):
                 raise ValueError(
                     f"The schedule of task '{task.name}' must give a finite weight of at least 0. "
-                    f"Received: {weight} at step {step}"
+                    f"Received: {given!r} at step {step}"
                 )
             weights.append(weight)
         return training_arrays(self.batch(step), self.tasks, weights)

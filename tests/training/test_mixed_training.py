@@ -163,3 +163,13 @@ def test_tasks_that_change_places():
     for step, log in enumerate(logs):
         wanted = log["tag_loss"] if step < 2 else 2 * log["topic_loss"]
         assert log["loss"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_schedule_that_gives_no_number():
+    class Nothing(TaskWeightScheduler):
+        def get(self, is_pretrain, step):
+            return None
+
+    task = TaskMetadata("tag", True, 4, weight_scheduler=Nothing(False, True))
+    with pytest.raises(ValueError, match="'tag' must give a finite weight.*Received: None at step 0"):
+        run([task], tagged(2), 2, create_optimizer(2, 1e-3))
