@@ -18,6 +18,7 @@ study can be done in parts.
 
 from __future__ import annotations
 
+import argparse
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,7 @@ from benchmarks.common import (
 from bert_keras import (
     Sentence,
     TaskMetadata,
+    TaskWeightScheduler,
     TextEncoder,
     create_optimizer,
     evaluate_model,
@@ -60,6 +62,7 @@ DEFAULTS = {
     "epsilon": 1e-6,
     "dtype": "mixed_bfloat16",
     "read_from": "mean",
+    "weights": {},
 }
 METRICS = {"sst2": "accuracy", "ud-ewt": "accuracy", "stsb": "pearson", "ner": "entity_f1"}
 
@@ -88,8 +91,9 @@ def tagged(path: Path) -> list[tuple[list[str], list[str]]]:
 
 def read(name: str, text_encoder: TextEncoder, options: Any) -> Data:
     folder = data_folder() / name
+    weight = TaskWeightScheduler(True, True, finetune_value=options.weights.get(name, 1.0))
     if name == "sst2":
-        task = TaskMetadata(name, False, 2, 0.1, read_from=options.read_from)
+        task = TaskMetadata(name, False, 2, 0.1, weight, read_from=options.read_from)
 
         def made(split: str) -> list[Sentence]:
             return [
@@ -97,7 +101,9 @@ def read(name: str, text_encoder: TextEncoder, options: Any) -> Data:
                 for text, label in rows(folder / f"{split}.tsv")
             ]
     elif name == "stsb":
-        task = TaskMetadata(name, False, kind="regression", dropout=0.1, read_from=options.read_from)
+        task = TaskMetadata(
+            name, False, kind="regression", dropout=0.1, weight_scheduler=weight, read_from=options.read_from
+        )
 
         def made(split: str) -> list[Sentence]:
             return [
@@ -108,7 +114,7 @@ def read(name: str, text_encoder: TextEncoder, options: Any) -> Data:
             ]
     else:
         names = tuple(sorted({tag for _, tags in tagged(folder / "train.tsv") for tag in tags}))
-        task = TaskMetadata(name, True, labels=names, dropout=0.1)
+        task = TaskMetadata(name, True, labels=names, dropout=0.1, weight_scheduler=weight)
 
         def made(split: str) -> list[Sentence]:
             return [
@@ -318,6 +324,14 @@ def study(log: RunLog, side: str, runner: Ours | Theirs, group: list[Data], opti
     ]
 
 
+def weight_of(text: str) -> tuple[str, float]:
+    """Return task and weight of `TASK=WEIGHT`."""
+    name, _, weight = text.partition("=")
+    if name not in METRICS:
+        raise argparse.ArgumentTypeError(f"{text!r}: the tasks are {', '.join(METRICS)}")
+    return name, float(weight)
+
+
 def main() -> None:
     command = parser(__doc__)
     command.add_argument("--tasks", nargs="+", default=list(METRICS), choices=list(METRICS))
@@ -334,8 +348,10 @@ def main() -> None:
     command.add_argument("--unpacked", action="store_true", help="bert_keras, too, has one sentence a row")
     command.add_argument("--epsilon", type=float, help="Adam's, in bert_keras")
     command.add_argument("--read-from", choices=["mean", "token", "max"], help="in bert_keras")
+    command.add_argument("--weights", nargs="+", type=weight_of, metavar="TASK=WEIGHT", help="in bert_keras")
     command.add_argument("--runs", metavar="FILE", help="keep finished runs there, and take them from there")
     options = command.parse_args()
+    options.weights = dict(options.weights)
     if options.smoke:
         options.epochs, options.seeds, options.learning_rates = 1, 1, [1e-4]
     folder = minilm()
