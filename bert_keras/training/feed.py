@@ -207,7 +207,11 @@ class TaskFeed(keras.utils.PyDataset):
     def _prepared(self, step: int) -> Arrays:
         weights = []
         for task in self.tasks:
-            given = self.weight_of(task, step)
+            try:
+                given = self.weight_of(task, step)
+            except Exception as error:
+                error.add_note(f"The schedule of task '{task.name}' was asked for its weight at step {step}.")
+                raise
             try:
                 weight = float(given)
             except (TypeError, ValueError):

@@ -173,3 +173,11 @@ def test_a_schedule_that_gives_no_number():
     task = TaskMetadata("tag", True, 4, weight_scheduler=Nothing(False, True))
     with pytest.raises(ValueError, match="'tag' must give a finite weight.*Received: None at step 0"):
         run([task], tagged(2), 2, create_optimizer(2, 1e-3))
+
+
+def test_a_function_that_fails_is_named_by_its_task():
+    weight = TaskWeightScheduler(False, True, finetune_value=lambda step: 1.0 if step == 0 else None)
+    task = TaskMetadata("tag", True, 4, weight_scheduler=weight)
+    with pytest.raises(TypeError, match="must give a number. Received: None at step 1") as caught:
+        run([task], tagged(2), 2, create_optimizer(2, 1e-3))
+    assert "The schedule of task 'tag' was asked for its weight at step 1." in caught.value.__notes__
