@@ -218,7 +218,8 @@ def study(folder: str) -> None:
         key = {"start": start_from, "examples": options.examples, "epochs": options.epochs}
         key |= {"recipe": options.recipe, "dropout": options.dropout, "lm_share": options.lm_share}
         key |= {"lm_weight": options.lm_weight, "head_rate": options.head_rate}
-        key |= {"layer_decay": options.layer_decay, "pack": options.pack}
+        key |= {"layer_decay": options.layer_decay, "pack": options.pack, "dtype": options.dtype}
+        key |= {"read_from": options.read_from, "weights": Path(options.weights).name}
         if start_from == "pretrained":
             key["fresh_blocks"] = options.fresh_blocks
         best[start_from], runs = searched(

@@ -63,6 +63,8 @@ DEFAULTS = {
     "dtype": "mixed_bfloat16",
     "read_from": "mean",
     "weights": {},
+    "accumulation": 1,
+    "temperature": 1.0,
 }
 METRICS = {"sst2": "accuracy", "ud-ewt": "accuracy", "stsb": "pearson", "ner": "entity_f1"}
 
@@ -163,7 +165,9 @@ class Ours:
             else packed(each.splits["train"], self.pad_id, options.batch_size, seed, MAX_LEN)
             for each in data
         }
-        generator = next(iter(sources.values())) if len(data) == 1 else mixed_generator(sources, seed=seed)
+        generator = next(iter(sources.values()))
+        if len(data) > 1:
+            generator = mixed_generator(sources, temperature=options.temperature, seed=seed)
         start = time.perf_counter()
         model = train_model(
             encoder,
@@ -171,7 +175,11 @@ class Ours:
             finetune_generator=generator,
             finetune_epochs=options.epochs,
             finetune_optimizer=lambda steps: create_optimizer(
-                steps, rate, epsilon=options.epsilon, head_rate=options.head_rate
+                steps,
+                rate,
+                epsilon=options.epsilon,
+                head_rate=options.head_rate,
+                accumulation_steps=options.accumulation,
             ),
             seed=seed,
             verbose=0,
@@ -349,6 +357,17 @@ def main() -> None:
     command.add_argument("--epsilon", type=float, help="Adam's, in bert_keras")
     command.add_argument("--read-from", choices=["mean", "token", "max"], help="in bert_keras")
     command.add_argument("--weights", nargs="+", type=weight_of, metavar="TASK=WEIGHT", help="in bert_keras")
+    command.add_argument(
+        "--accumulation",
+        type=int,
+        metavar="BATCHES",
+        help="of one update (in the mix: of any tasks), in bert_keras",
+    )
+    command.add_argument(
+        "--temperature",
+        type=float,
+        help="of `together`: above 1 small tasks have more of its steps than alone",
+    )
     command.add_argument("--runs", metavar="FILE", help="keep finished runs there, and take them from there")
     options = command.parse_args()
     options.weights = dict(options.weights)

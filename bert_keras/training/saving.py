@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,7 @@ def read_weights(model: MultiTaskModel, filepath: Any) -> dict[str, Any]:
     """Load a saved file into a model that was built alike, or raise and change nothing.
 
     Optimizer and random state are restored if the file has them and the model was compiled with such an
-    optimizer.
+    optimizer. While `fit` runs, as when it goes on from a backup, a warning says so if it was not.
 
     Returns:
         What the file says of itself.
@@ -108,6 +109,13 @@ def read_weights(model: MultiTaskModel, filepath: Any) -> dict[str, Any]:
                 optimizer.build(model.trainable_variables)
             if _group_shapes(file, "optimizer") == [tuple(v.shape) for v in optimizer.variables]:
                 states = _read_group(file, "optimizer", optimizer.variables)
+            elif model._is_fitting:  # a backup to go on from
+                warnings.warn(
+                    f"{weights_path(filepath)} has the state of another optimizer than this run's "
+                    f"({type(optimizer).__name__}): weights were restored, but moments, steps and learning "
+                    "rate begin anew. To go on where it stopped, train with the optimizer that wrote it.",
+                    stacklevel=3,
+                )
         seeds = random_state(model)
         seed_states: list[np.ndarray] = []
         if states and len(_group_shapes(file, "random_state")) == len(seeds):
