@@ -262,9 +262,8 @@ class RunLog:
 
     def get(self, key: Mapping[str, Any], run: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """Return the run of a key, carried out if it is not there yet."""
-        for done in self.runs:
-            if all(done.get(name) == value for name, value in key.items()):
-                return done
+        if found := self.having(key):
+            return found[0]
         done = {**key, **run()}
         print(done, flush=True)
         self.runs.append(done)
@@ -272,6 +271,10 @@ class RunLog:
             with open(self.file, "a", encoding="utf-8") as lines:
                 lines.write(json.dumps(done) + "\n")
         return done
+
+    def having(self, key: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the runs of a key; it may leave fields open."""
+        return [done for done in self.runs if all(done.get(name) == key[name] for name in key)]
 
 
 def searched(

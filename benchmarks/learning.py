@@ -11,7 +11,9 @@ after compilation to the last, held-out evaluation left out. The learning rate o
 with the first seed, of as many as every other arm has, around the figure that its authors give; the other
 seeds follow at that rate. KerasHub's `BertMaskedLM` and transformers' `BertForMaskedLM` see the same
 masked rows, in the backend and precision that is fastest for them here; their steps are planned from the
-speed of the first ones. Each run is a process of its own. `--picture FILE` draws all curves.
+speed of the first ones. Each run is a process of its own. With a peer among the arms the table also says
+when each arm was where the best peer ended. `--picture FILE` draws all curves; with `--kept` nothing is run,
+and table and picture show what FILE of `--runs` has.
 """
 
 from __future__ import annotations
@@ -359,6 +361,19 @@ def carried_out(name: str, rate: float, seed: int, options: Any) -> dict[str, An
     return {"curve": curve, "loss": curve[-1][2], "seconds": curve[-1][0]}
 
 
+def seconds_to(target: float, curve: list[list[Any]]) -> str:
+    """Return when a curve came down to a loss, on the line between two measurements."""
+    before: list[Any] | None = None
+    for point in curve:
+        if point[2] <= target:
+            if before is None:
+                return f"<{point[0]:.0f}"
+            share = (before[2] - target) / (before[2] - point[2])
+            return f"{before[0] + share * (point[0] - before[0]):.0f}"
+        before = point
+    return "-"
+
+
 def draw(curves: dict[str, list[list[Any]]], unigram: float, file: str) -> None:
     from matplotlib.figure import Figure
 
@@ -392,6 +407,7 @@ def main() -> None:
     command.add_argument("--rates", type=float, nargs="+", help="to choose from; by default each arm's own")
     command.add_argument("--work", default="weights/learning", help="where text encoder and corpus are kept")
     command.add_argument("--runs", metavar="FILE", help="keep finished runs there, and take them from there")
+    command.add_argument("--kept", action="store_true", help="run nothing: show the runs that are kept")
     command.add_argument("--save", metavar="FOLDER", help="save the models there, as ARM-RATE-SEED")
     command.add_argument("--picture", metavar="FILE", help="draw the curves of the first seeds")
     options = command.parse_args()
@@ -399,32 +415,48 @@ def main() -> None:
         options.budget, options.points, options.seeds = 3.0, 2, 1
         options.arms = ["modern", "KerasHub"] if options.arms == list(ARMS) else options.arms
     size = (options.width, options.layers, options.rows)
+    if options.kept and not options.runs:
+        command.error("--kept shows the runs of a file: give --runs FILE")
     log, setting = RunLog(options.runs), Setting(Path(options.work), options.smoke, *size)
     rows, curves = [], {}
+    setup = {"budget": options.budget, "size": None if size == (WIDTH, LAYERS, ROWS) else list(size)}
+    if options.kept:
+        options.arms = [name for name in options.arms if log.having({**setup, "arm": name, "seed": 0})]
     for name in options.arms:
-        key = {"arm": name, "budget": options.budget}
-        if size != (WIDTH, LAYERS, ROWS):
-            key["size"] = list(size)
+        key = {"arm": name, **setup}
 
         def loss_at(rate: float, seed: int, key: Any = key, name: str = name) -> dict[str, Any]:
             wanted = {**key, "learning_rate": rate, "seed": seed}
             return log.get(wanted, lambda: carried_out(name, rate, seed, options))
 
         rates = (options.rates or ARMS[name].rates)[: 1 if options.smoke else None]
+        seeds = range(options.seeds)
+        if options.kept:
+            kept = {(run["learning_rate"], run["seed"]) for run in log.having(key)}
+            rates = sorted(rate for rate, seed in kept if seed == 0)
         best = min(rates, key=lambda rate: loss_at(rate, 0)["loss"])
-        runs = [loss_at(best, seed) for seed in range(options.seeds)]
+        if options.kept:
+            seeds = sorted(seed for rate, seed in kept if rate == best)
+        runs = [loss_at(best, seed) for seed in seeds]
         curves[name] = [run["curve"] for run in runs]
         steps = round(statistics.mean(run["curve"][-1][1] for run in runs) / options.rows)
-        rows.append([name, f"{best:g}", steps, mean_and_spread([run["loss"] for run in runs])])
+        tried = " ".join(f"{rate:g}: {loss_at(rate, 0)['loss']:.3f}" for rate in rates)
+        rows.append(
+            [name, tried, f"{best:g}", len(runs), steps, mean_and_spread([run["loss"] for run in runs])]
+        )
+    header = ["arm", "rates tried (seed 0)", "rate", "seeds", "steps", "held-out loss"]
+    if peers := [name for name in options.arms if ARMS[name].side != "bert_keras"]:
+        target = min(statistics.mean(curve[-1][2] for curve in curves[name]) for name in peers)
+        header.append(f"seconds to {target:.2f}")
+        for row in rows:
+            row.append(" ".join(seconds_to(target, curve) for curve in curves[row[0]]))
     unigram = setting.unigram_loss()
     if options.picture:
         draw(curves, unigram, options.picture)
     result = {"question": "learning", "unigram_loss": unigram, "runs": log.runs}
     result |= environment(["keras", "keras-hub", "transformers", "tensorflow", "jax", "torch"])
-    title = (
-        f"Held-out loss after {options.budget:g} s of training, {options.seeds} seeds; unigram {unigram:.2f}"
-    )
-    report(title, ["arm", "rate", "steps", "held-out loss"], rows, result, options.json)
+    title = f"Held-out loss after {options.budget:g} s of training; unigram {unigram:.2f}"
+    report(title, header, rows, result, options.json)
 
 
 if __name__ == "__main__":

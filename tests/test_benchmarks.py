@@ -7,6 +7,7 @@ import json
 import pytest
 
 import benchmarks.__main__ as benchmarks
+import benchmarks.learning as learning
 from benchmarks.common import RunLog, searched
 
 
@@ -57,3 +58,34 @@ def test_a_log_of_runs_is_taken_up_again(tmp_path):
         assert best == 2.0
         assert [found["score"] for found in runs] == [0.0, 0.1, 0.2]
     assert calls == [(1.0, 0), (2.0, 0), (4.0, 0), (2.0, 1), (2.0, 2)]
+
+
+def test_kept_runs_are_shown_and_nothing_is_run(tmp_path, monkeypatch, capsys):
+    runs = [
+        {"arm": "modern", "rate": 1.0, "curve": [[40.0, 320, 7.0], [80.0, 640, 5.0]]},
+        {"arm": "KerasHub", "rate": 5e-4, "curve": [[50.0, 320, 7.0], [100.0, 640, 6.5]]},
+        {"arm": "KerasHub", "rate": 1e-3, "curve": [[50.0, 320, 7.0], [100.0, 640, 6.0]]},
+        {"arm": "KerasHub", "rate": 1e-3, "curve": [[50.0, 320, 7.0], [100.0, 640, 1.0]], "size": [8, 1, 2]},
+    ]
+    with open(tmp_path / "runs.jsonl", "w") as file:
+        for run in runs:
+            run |= {"budget": 100.0, "learning_rate": run.pop("rate"), "seed": 0, "loss": run["curve"][-1][2]}
+            file.write(json.dumps(run) + "\n")
+    setting = type("Setting", (), {"__init__": lambda self, *_: None, "unigram_loss": lambda self: 6.55})
+    monkeypatch.setattr(learning, "Setting", setting)
+    monkeypatch.setattr(learning, "carried_out", lambda *_: pytest.fail("a run was started"))
+    arguments = ["learning", "--kept", "--budget", "100", "--runs", str(tmp_path / "runs.jsonl")]
+    monkeypatch.setattr("sys.argv", arguments)
+    learning.main()
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    [modern] = [line for line in shown if line[:1] == ["modern"]]
+    [kerashub] = [line for line in shown if line[:1] == ["KerasHub"]]
+    assert modern[-1] == "60"  # 6.0 lies half-way from 7.0 at 40 s to 5.0 at 80 s
+    assert kerashub[1:5] == ["0.0005:", "6.500", "0.001:", "6.000"]
+    assert kerashub[-1] == "100"
+
+
+def test_a_curve_that_begins_below_a_loss_or_never_gets_there():
+    curve = [[40.0, 320, 5.0], [80.0, 640, 4.0]]
+    assert learning.seconds_to(5.5, curve) == "<40"
+    assert learning.seconds_to(3.0, curve) == "-"
