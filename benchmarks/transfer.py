@@ -6,14 +6,14 @@ same weights, examples, budget and learning rates.
 
 Tasks: sentiment (sst2, accuracy), part-of-speech tags (ud-ewt, accuracy), similarity of sentences (stsb,
 Pearson correlation) and named entities (ner, F1 of entities). Sides: `bert_keras` (each task alone),
-`together` (all tasks in one run of bert_keras, each with as many steps as alone), `transformers` (each task
-alone, eager float32, its own head for the kind of task). bert_keras packs sentences into rows of 128, as many
-as make about 32 sentences an update on average, and reads sentences by the mean over their tokens, as this
-encoder was trained (`--read-from` changes that); transformers has batches of 32 with dynamic padding and
-reads the first token. The learning rate of each side and task is the one that does best, with the first
-seed, on 500 training examples held out for it; the figures are those on the development data, and on these
-examples, at that rate, mean and standard deviation over seeds. `--runs FILE` keeps finished runs, so that the
-study can be done in parts.
+`together` (all tasks in one run of bert_keras, each with as many steps as alone, or with `--temperature` as
+many in all), `transformers` (each task alone, eager float32, its own head for the kind of task). bert_keras
+packs sentences into rows of 128, as many as make about 32 sentences an update on average, and reads sentences
+by the mean over their tokens, as this encoder was trained (`--read-from` changes that); transformers has
+batches of 32 with dynamic padding and reads the first token. The learning rate of each side and task is the
+one that does best, with the first seed, on 500 training examples held out for it; the figures are those on
+the development data, and on these examples, at that rate, mean and standard deviation over seeds. `--runs
+FILE` keeps finished runs, so that the study can be done in parts.
 """
 
 from __future__ import annotations
