@@ -125,7 +125,8 @@ def test_every_picture_has_an_example():
         assert re.search(rf"\b{name}\(", page), f"docs/pictures.md has no example of {name}"
         if name != "principal_components":
             assert f"(pictures/{name}.png)" in page
-    page += (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
+    for other in ("concepts.md", "learning.md"):
+        page += (ROOT / "docs" / other).read_text(encoding="utf-8")
     shown = set(re.findall(r"\(pictures/(\w+\.png)\)", page))
     files = {path.name: path.stat().st_size for path in (ROOT / "docs" / "pictures").iterdir()}
     assert shown == {*files} and max(files.values()) < 100_000
