@@ -430,14 +430,13 @@ def main() -> None:
             return log.get(wanted, lambda: carried_out(name, rate, seed, options))
 
         rates = (options.rates or ARMS[name].rates)[: 1 if options.smoke else None]
-        seeds = range(options.seeds)
         if options.kept:
-            kept = {(run["learning_rate"], run["seed"]) for run in log.having(key)}
-            rates = sorted(rate for rate, seed in kept if seed == 0)
+            rates = [run["learning_rate"] for run in log.having({**key, "seed": 0})]
         best = min(rates, key=lambda rate: loss_at(rate, 0)["loss"])
         if options.kept:
-            seeds = sorted(seed for rate, seed in kept if rate == best)
-        runs = [loss_at(best, seed) for seed in seeds]
+            runs = log.having({**key, "learning_rate": best})
+        else:
+            runs = [loss_at(best, seed) for seed in range(options.seeds)]
         curves[name] = [run["curve"] for run in runs]
         steps = round(statistics.mean(run["curve"][-1][1] for run in runs) / options.rows)
         tried = " ".join(f"{rate:g}: {loss_at(rate, 0)['loss']:.3f}" for rate in rates)
