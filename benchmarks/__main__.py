@@ -72,7 +72,10 @@ PLAN: dict[str, list[Run]] = {
     "Loading published weights": each_backend("loading"),
     "Starting": [Run("startup", "startup")],
     "Growth": [Run("growth_tensorflow", "growth", "tensorflow")],
-    "On a GPU": [Run("gpu", "gpu", "torch", needs_gpu=True)],
+    "On a GPU": [
+        Run("gpu_512", "gpu", "torch", False, ("--length", "512"), True),
+        Run("gpu_128", "gpu", "torch", False, ("--length", "128", "--at-once", "8"), True),
+    ],
 }
 
 

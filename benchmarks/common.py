@@ -10,6 +10,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -76,9 +77,19 @@ class Worker:
         module: the benchmark's module, which calls `serve` where it is started with `--child`.
         arguments: what follows `--child`.
         variables: of its environment.
+        patience: seconds within which it has to be ready.
+
+    Raises:
+        SystemExit: if it ends before it is ready, or takes longer.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        variables: Mapping[str, str],
+        patience: float | None = None,
+    ) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, "--child", *arguments],
             stdin=subprocess.PIPE,
@@ -86,7 +97,15 @@ class Worker:
             text=True,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **variables},
         )
-        self.facts = self._answer()
+        if patience is None:
+            self.facts = self._answer()
+            return
+        limit = threading.Timer(patience, self._process.kill)
+        limit.start()
+        try:
+            self.facts = self._answer()
+        finally:
+            limit.cancel()
 
     def run(self) -> dict[str, Any]:
         """Let it run once, and return what it measured."""

@@ -13,8 +13,10 @@ import keras
 from keras import ops
 
 from bert_keras.encoders import ENCODER_CLASSES
+from bert_keras.encoders.torch_kernels import is_torch
 from bert_keras.training.adam_kernel import apply_adam
 from bert_keras.training.heads import ClassificationHead
+from bert_keras.training.torch_updates import clipped
 
 _CLASSIFIER = re.compile(r"(^|/)task_[^/]+/classifier/")
 _OUTSIDE = re.compile(r"(^|/)(task_[^/]+|pooler)/")
@@ -221,6 +223,11 @@ class LayerRates:
                 for gradient, variable in zip(grads, variables, strict=True)
             ]
         super().apply(grads, trainable_variables)  # type: ignore[misc]
+
+    def _clip_gradients(self, grads: Sequence[Any]) -> Sequence[Any]:
+        if is_torch() and not self.clipnorm and self.global_clipnorm:  # type: ignore[attr-defined]
+            return clipped(grads, self.global_clipnorm)  # type: ignore[attr-defined]
+        return super()._clip_gradients(grads)  # type: ignore[misc]
 
 
 def _times(gradient: Any, factor: Any) -> Any:

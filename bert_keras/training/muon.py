@@ -10,6 +10,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from bert_keras.encoders.torch_kernels import is_torch
+from bert_keras.training import torch_updates
 from bert_keras.training.adam_kernel import apply_adam
 from bert_keras.training.layer_rates import LayerRates, check_rates
 
@@ -144,22 +146,26 @@ class Muon(LayerRates, keras.optimizers.Optimizer):
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
+        if is_torch():
+            self._update_on_torch(list(grads), trainable_variables, learning_rate)
+            return
         dense = [_dense(*pair) for pair in zip(grads, trainable_variables, strict=True)]
         directions = self._directions(dense, trainable_variables)
         super()._backend_update_step(directions, trainable_variables, learning_rate)
 
     def _directions(self, grads: list[Any], variables: Sequence[Any]) -> list[Any]:
         """Put the orthogonalised momentum in the place of each hidden matrix's gradient."""
+        indices = [self._get_variable_index(variable) for variable in variables]
+        places = [place for place, index in enumerate(indices) if self._numbers[index]]
+        if not places:
+            return grads
+        momenta = [self._momenta[indices[place]] for place in places]
         groups: dict[tuple[int, ...], list[tuple[int, Any]]] = {}
-        for place, (gradient, variable) in enumerate(zip(grads, variables, strict=True)):
-            index = self._get_variable_index(variable)
-            if number := self._numbers[index]:
-                ahead = self._momentum_ahead(gradient, self._momenta[index])
-                stack = _apart(ahead, number)
-                groups.setdefault(tuple(stack.shape[1:]), []).append((place, stack))
+        for place, moved in zip(places, self._ahead([grads[p] for p in places], momenta), strict=True):
+            stack = _apart(moved, self._numbers[indices[place]])
+            groups.setdefault(tuple(stack.shape[1:]), []).append((place, stack))
         for members in groups.values():
-            stacks = [stack for _, stack in members]
-            directions = orthogonalize(ops.concatenate(stacks, axis=0), self.num_iterations)
+            directions = self._orthogonalized([stack for _, stack in members])
             start = 0
             for place, stack in members:
                 end = start + stack.shape[0]
@@ -167,11 +173,62 @@ class Muon(LayerRates, keras.optimizers.Optimizer):
                 start = end
         return grads
 
-    def _momentum_ahead(self, gradient: Any, momentum: Any) -> Any:
-        gradient = ops.cast(gradient, momentum.dtype)
-        new = self.momentum * momentum + (1.0 - self.momentum) * gradient
-        momentum.assign(new)
-        return self.momentum * new + (1.0 - self.momentum) * gradient
+    def _ahead(self, grads: Sequence[Any], momenta: Sequence[Any]) -> list[Any]:
+        if is_torch():
+            return torch_updates.ahead(torch_updates.values_of(momenta), grads, self.momentum)
+        found = []
+        for gradient, momentum in zip(grads, momenta, strict=True):
+            gradient = ops.cast(gradient, momentum.dtype)
+            new = self.momentum * momentum + (1.0 - self.momentum) * gradient
+            momentum.assign(new)
+            found.append(self.momentum * new + (1.0 - self.momentum) * gradient)
+        return found
+
+    def _orthogonalized(self, stacks: list[Any]) -> Any:
+        if is_torch():
+            import torch
+
+            return torch_updates.orthogonalized(torch.cat(stacks), _COEFFICIENTS, self.num_iterations)
+        return orthogonalize(ops.concatenate(stacks, axis=0), self.num_iterations)
+
+    def _update_on_torch(self, grads: list[Any], variables: Sequence[Any], learning_rate: Any) -> None:
+        """`update_step` for all variables that have one rate, one part and one decay together."""
+        import torch
+
+        groups: dict[tuple[Any, bool, bool], list[tuple[Any, Any, int]]] = {}
+        with torch.no_grad():
+            rate = ops.convert_to_tensor(learning_rate)
+            for direction, variable in zip(self._directions(grads, variables), variables, strict=True):
+                index = self._get_variable_index(variable)
+                place = None if self.is_plain else self._place_of(variable)
+                decays = self.weight_decay is not None and self._use_weight_decay(variable)
+                key = (place, self._numbers[index] > 0, decays)
+                groups.setdefault(key, []).append((direction, variable, index))
+            for (_, is_hidden, decays), members in groups.items():
+                directions, some, indices = map(list, zip(*members, strict=True))
+                own = rate if self.is_plain else rate * self.rate_factor(some[0])
+                own = own * self.matrix_rate if is_hidden else own
+                values = torch_updates.values_of(some)
+                if decays:
+                    torch_updates.decay(values, own * self.weight_decay)
+                if is_hidden:
+                    sizes = [
+                        _step_size(v.shape, self._numbers[i]) for v, i in zip(some, indices, strict=True)
+                    ]
+                    torch_updates.move(values, directions, sizes, own)
+                    continue
+                with self._counting(some[0]):
+                    torch_updates.adam(
+                        values,
+                        torch_updates.values_of([self._momenta[i] for i in indices]),
+                        torch_updates.values_of([self._velocities[i] for i in indices]),
+                        directions,
+                        rate=own,
+                        beta_1=self.beta_1,
+                        beta_2=self.beta_2,
+                        epsilon=self.epsilon,
+                        step=ops.convert_to_tensor(self.iterations) + 1,
+                    )
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Move one variable; of a hidden matrix, `gradient` is its direction already."""
@@ -182,8 +239,7 @@ class Muon(LayerRates, keras.optimizers.Optimizer):
         gradient = ops.cast(gradient, variable.dtype)
         if number := self._numbers[index]:
             rate = rate * self.matrix_rate
-            rows, columns = variable.shape
-            step = 0.2 * math.sqrt(max(rows, columns // number)) * gradient
+            step = _step_size(variable.shape, number) * gradient
         if self.weight_decay is not None and self._use_weight_decay(variable):
             self.assign_sub(variable, rate * self.weight_decay * variable)
         if number:
@@ -242,9 +298,17 @@ def _dense(gradient: Any, variable: Any) -> Any:
     return ops.add(gradient, ops.zeros_like(variable)) if hasattr(gradient, "dense_shape") else gradient
 
 
+def _step_size(shape: Sequence[int], number: int) -> float:
+    """Return what gives an orthogonal matrix entries of a root mean square of 0.2 (Liu et al. 2025)."""
+    return 0.2 * math.sqrt(max(shape[0], shape[1] // number))
+
+
 def _apart(kernel: Any, number: int) -> Any:
     """Return `(rows, number * columns)` as `(number, rows, columns)`, turned to no more rows than columns."""
     rows, columns = kernel.shape
+    if is_torch():
+        stack = kernel.unflatten(1, (number, columns // number)).transpose(0, 1)
+        return stack.mT if rows > columns // number else stack
     stack = ops.transpose(ops.reshape(kernel, (rows, number, columns // number)), (1, 0, 2))
     return ops.swapaxes(stack, 1, 2) if rows > columns // number else stack
 
@@ -252,6 +316,9 @@ def _apart(kernel: Any, number: int) -> Any:
 def _together(stack: Any, shape: Sequence[int]) -> Any:
     """Undo `_apart`."""
     rows, columns = shape
+    if is_torch():
+        stack = stack if stack.shape[1] == rows else stack.mT
+        return stack.transpose(0, 1).reshape(rows, columns)
     if stack.shape[1] != rows:
         stack = ops.swapaxes(stack, 1, 2)
     return ops.reshape(ops.transpose(stack, (1, 0, 2)), (rows, columns))

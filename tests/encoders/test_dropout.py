@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from gradients import gradient
 from keras import ops
 
 from bert_keras.encoders.dropout import Dropout, drop_features
@@ -66,3 +67,16 @@ def test_the_layer_drops_in_training_alone():
     assert (ops.convert_to_numpy(layer(features, training=True)) == 0).any()
     open_shape = layer(keras.KerasTensor((None, None, 8)), training=True)
     assert open_shape.shape == (None, None, 8)
+
+
+def test_slopes_are_those_of_what_stays():
+    features = np.full((30, 40), 2.0, "float32")
+    (kept,) = drawn(features, 0.25, 6)
+    upstream = np.random.default_rng(0).normal(size=features.shape).astype("float32")
+
+    def weighted_sum(array):
+        found = drop_features(array, 0.25, keras.random.SeedGenerator(6))
+        return ops.sum(found * ops.convert_to_tensor(upstream))
+
+    expected = np.where(kept == 0, 0.0, upstream * 4 / 3)
+    np.testing.assert_allclose(gradient(weighted_sum, features), expected, rtol=1e-4)

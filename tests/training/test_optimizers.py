@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from bert_keras import create_optimizer, create_transformer
-from bert_keras.training import WarmupDecay
+from bert_keras.training import AdamW, WarmupDecay
 
 
 def rates(schedule, steps):
@@ -50,6 +50,21 @@ def test_the_whole_gradient_is_clipped():
     np.testing.assert_allclose(step(1.0, 1.0), -0.1 * root * clipped / (root * clipped + 1), rtol=1e-4)
     np.testing.assert_allclose(step(100.0, 1.0), step(1.0, 1.0), rtol=1e-5)
     assert np.abs(step(100.0, None)).min() > np.abs(step(1.0, None)).max()
+
+
+@pytest.mark.parametrize("size", [0.0, 0.01, 3.0, np.inf])
+def test_clipping_is_keras_clipping(size):
+    """Norms below the largest, above it, zero, and one that is not finite: then nothing is a number."""
+    rng = np.random.default_rng(0)
+    arrays = [size * rng.random((3, 4)).astype("float32"), np.ones(5, "float32") * min(size, 1e30)]
+    found, wanted = (
+        optimizer._clip_gradients([keras.ops.convert_to_tensor(array) for array in arrays])
+        for optimizer in (AdamW(global_clipnorm=0.5), keras.optimizers.AdamW(global_clipnorm=0.5))
+    )
+    for own, other in zip(found, wanted, strict=True):
+        own, other = keras.ops.convert_to_numpy(own), keras.ops.convert_to_numpy(other)
+        np.testing.assert_allclose(own, other, rtol=1e-6)
+        assert np.isnan(own).all() == np.isinf(size)
 
 
 @pytest.mark.parametrize(
