@@ -32,6 +32,7 @@ import numpy as np
 from benchmarks.common import (
     RunLog,
     data_folder,
+    encoder_from_kerashub,
     environment,
     kerashub_masked_lm,
     mean_and_spread,
@@ -236,8 +237,7 @@ class _Clock:
 def train_peer(
     arm: Arm, rate: float, seed: int, budget: float, setting: Setting, points: int, save: str
 ) -> list[Any]:
-    """Return the same for a peer: warm-up over a tenth of the steps, then linear to zero. Of KerasHub's
-    model the backbone is saved, as `.weights.h5`."""
+    """Return the same for a peer: warm-up over a tenth of the steps, then linear to zero."""
     make = {"KerasHub": kerashub, "transformers": hugging_face}[arm.side]
     step, logits_of, set_rate, model = make(setting, seed)
     batches = setting.batches(seed)
@@ -260,8 +260,18 @@ def train_peer(
             found.append([used, (number + 1) * setting.rows, setting.loss_of(logits_of)])
     if save and arm.side == "KerasHub":
         Path(save).parent.mkdir(parents=True, exist_ok=True)
-        model.backbone.save_weights(save + ".weights.h5")
+        save_kerashub(model.backbone, save)
     return found
+
+
+def save_kerashub(backbone: Any, file: str) -> None:
+    """Save KerasHub's encoder as a model of bert_keras, with a fresh head, for `benchmarks.finetuning`."""
+    from bert_keras import TaskMetadata, TaskWeightScheduler
+    from bert_keras.training import MultiTaskModel
+
+    encoder = encoder_from_kerashub(backbone)
+    lm = TaskMetadata("lm", True, encoder.vocab_size, 0.0, TaskWeightScheduler(True, False))
+    MultiTaskModel(encoder, [lm]).save_weights(file)
 
 
 def kerashub(setting: Setting, seed: int) -> Any:

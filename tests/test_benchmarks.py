@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 import benchmarks.__main__ as benchmarks
 import benchmarks.learning as learning
-from benchmarks.common import RunLog, searched
+from benchmarks.common import RunLog, kerashub_masked_lm, searched
+from bert_keras import load_model
 
 
 @pytest.fixture
@@ -89,3 +91,24 @@ def test_a_curve_that_begins_below_a_loss_or_never_gets_there():
     curve = [[40.0, 320, 5.0], [80.0, 640, 4.0]]
     assert learning.seconds_to(5.5, curve) == "<40"
     assert learning.seconds_to(3.0, curve) == "-"
+
+
+def test_kerashub_s_encoder_is_ours(tmp_path):
+    pytest.importorskip("keras_hub")
+    import keras
+
+    model = kerashub_masked_lm(50, 2, 128, 16)
+    rng = np.random.default_rng(0)
+    for variable in model.backbone.weights:
+        variable.assign(variable + rng.normal(0, 0.2, variable.shape).astype("float32"))
+    learning.save_kerashub(model.backbone, str(tmp_path / "theirs"))
+    ids, real = rng.integers(1, 50, (3, 16)).astype("int32"), np.ones((3, 16), "int32")
+    real[1, 10:] = 0
+    inputs = {"token_ids": ids, "segment_ids": (np.arange(16) > 7) * np.ones_like(ids)}
+    wanted = model.backbone({**inputs, "padding_mask": real})["sequence_output"]
+    places = np.arange(16, dtype="int32") * np.ones_like(ids)
+    encoder = load_model(tmp_path / "theirs").encoder
+    found = encoder({**inputs, "position_ids": places, "sequence_ids": real})
+    found, wanted = (keras.ops.convert_to_numpy(states)[real > 0] for states in (found, wanted))
+    np.testing.assert_allclose(found, wanted, atol=3e-5)
+    assert np.abs(wanted).mean() > 0.3

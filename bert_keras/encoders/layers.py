@@ -29,15 +29,15 @@ def gather_positions(hidden: Any, positions: Any) -> Any:
     return ops.take(ops.reshape(hidden, (-1, hidden.shape[-1])), ops.reshape(positions, (-1,)), axis=0)
 
 
-def within(layer: keras.layers.Layer, features: Any) -> Any:
+def within(layer: keras.layers.Layer, features: Any, **arguments: Any) -> Any:
     """Call a layer that was built, from within the call of a layer of the same dtype policy.
 
     On torch without what Keras does around it: for a small layer that takes longer than the layer.
     """
     is_quantized = layer.dtype_policy.quantization_mode is not None
     if not is_torch() or is_quantized or layer._forward_hooks or layer._forward_pre_hooks:
-        return layer(features)
-    return layer.call(features)
+        return layer(features, **arguments)
+    return layer.call(features, **arguments)
 
 
 class SeedSequence:
@@ -162,28 +162,29 @@ class Embeddings(keras.layers.Layer):
         self.built = True
 
     def call(self, token_ids: Any, segment_ids: Any, position_ids: Any, training: bool = False) -> Any:
-        parts = [self.token_embedding(token_ids)]  # (batch, length, width)
+        parts = [within(self.token_embedding, token_ids)]  # (batch, length, width)
         if self.segment_embedding is not None:
             # A single segment is everyone's, whatever its number (RoBERTa).
             ids = segment_ids if self.num_segments > 1 else ops.zeros_like(segment_ids)
-            parts.append(self.segment_embedding(ids))
+            parts.append(within(self.segment_embedding, ids))
         if self.position_embedding is not None:
-            parts.append(self.position_embedding(position_ids + self.position_offset))
+            parts.append(within(self.position_embedding, position_ids + self.position_offset))
         elif self._position_table is not None:
             table = ops.convert_to_tensor(self._position_table, parts[0].dtype)
             parts.append(ops.take(table, position_ids + self.position_offset, axis=0))
         if len(self.dropouts) == 3:
             parts = [
-                dropout(part, training=training) for dropout, part in zip(self.dropouts, parts, strict=False)
+                within(dropout, part, training=training)
+                for dropout, part in zip(self.dropouts, parts, strict=False)
             ]
         hidden = parts[0]
         for part in parts[1:]:
             hidden = hidden + part
         if self.norm is not None:
-            hidden = self.norm(hidden)
+            hidden = within(self.norm, hidden)
         if len(self.dropouts) == 1:
-            hidden = self.dropouts[0](hidden, training=training)
-        return hidden if self.projection is None else self.projection(hidden)
+            hidden = within(self.dropouts[0], hidden, training=training)
+        return hidden if self.projection is None else within(self.projection, hidden)
 
     def compute_output_shape(self, token_ids_shape: Any, *shapes: Any, **more: Any) -> tuple:
         return (*token_ids_shape, self._output_dim)

@@ -12,7 +12,7 @@ from keras import ops
 
 from bert_keras.encoders.dense import Dense
 from bert_keras.encoders.dropout import Dropout
-from bert_keras.encoders.layers import gather_positions
+from bert_keras.encoders.layers import gather_positions, within
 from bert_keras.encoders.norms import make_norm
 from bert_keras.encoders.torch_kernels import is_torch, linear
 from bert_keras.training.losses import OUT_OF_REACH
@@ -51,7 +51,7 @@ class ClassificationHead(keras.layers.Layer):
         self.built = True
 
     def call(self, features: Any, training: bool = False) -> Any:
-        return self.classifier(self.dropout(features, training=training))
+        return within(self.classifier, within(self.dropout, features, training=training))
 
     def own_variables(self) -> list[Any]:
         """Return the variables that belong to this head alone."""
@@ -87,7 +87,7 @@ class NormedDense(Dense):
         super().build(shape)
 
     def call(self, features: Any, training: bool | None = None) -> Any:
-        return self.norm(super().call(features, training=training))
+        return within(self.norm, super().call(features, training=training))
 
 
 class LanguageModelHead(keras.layers.Layer):
@@ -141,8 +141,8 @@ class LanguageModelHead(keras.layers.Layer):
 
     def call(self, features: Any, training: bool = False) -> Any:
         if self.transform is not None:
-            features = self.norm(self.transform(features))
-        features = self.dropout(features, training=training)
+            features = within(self.norm, within(self.transform, features))
+        features = within(self.dropout, features, training=training)
         table = ops.cast(self.token_embedding.embeddings, features.dtype)  # (vocabulary, width)
         if is_torch() and self.token_embedding.quantization_mode is None:
             bias = None if self.bias is None else ops.cast(self.bias, features.dtype)
