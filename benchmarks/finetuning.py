@@ -51,6 +51,7 @@ from bert_keras import (
 )
 
 TASKS = ("sentiment", "pos")
+STARTS = ("pretrained", "scratch")
 MAX_LEN = 64
 
 
@@ -97,7 +98,10 @@ def study(folder: str) -> None:
     command = parser(__doc__)
     command.add_argument("--weights", default="weights/gutenberg/pretrained")
     command.add_argument("--text-encoder", default="weights/gutenberg/text_encoder")
-    command.add_argument("--examples", type=int, default=1000, help="labelled examples of each task")
+    command.add_argument("--starts", nargs="+", default=list(STARTS), choices=STARTS)
+    command.add_argument(
+        "--examples", type=int, default=1000, help="labelled examples of each task, or all that there are"
+    )
     command.add_argument("--tuning", type=int, default=500, help="examples of each task in the tuning split")
     command.add_argument("--epochs", type=int, default=4)
     command.add_argument("--batch-size", type=int, default=32)
@@ -214,7 +218,7 @@ def study(folder: str) -> None:
         return scores
 
     log, rows, best = RunLog(options.runs), [], {}
-    for start_from in ("pretrained", "scratch"):
+    for start_from in options.starts:
         key = {"start": start_from, "examples": options.examples, "epochs": options.epochs}
         key |= {"recipe": options.recipe, "dropout": options.dropout, "lm_share": options.lm_share}
         key |= {"lm_weight": options.lm_weight, "head_rate": options.head_rate}
