@@ -7,7 +7,8 @@
 AdamW, bfloat16 (Keras' `mixed_bfloat16`, torch's autocast). bert_keras and KerasHub train by `fit`,
 transformers by a plain loop with the fused optimizer, which does not wait for the loss. Each side is a
 process of its own; some at a time are in the GPU's memory and take turns of ten steps, after two that are not
-counted. Dropout is 0.1 everywhere but where a side says otherwise.
+counted. Dropout is 0.1 everywhere but where a side says otherwise. A side that is not ready after
+`--patience` seconds is left out.
 
 Utilisation is what the products that the model needs (`benchmarks.utilisation`) make of the rate that the
 maker gives for dense bfloat16 (989 TFLOP/s, H100 and H200), and of the rate of one product of two matrices of

@@ -32,7 +32,6 @@ import numpy as np
 from benchmarks.common import (
     RunLog,
     data_folder,
-    encoder_from_kerashub,
     environment,
     kerashub_masked_lm,
     mean_and_spread,
@@ -259,19 +258,11 @@ def train_peer(
         if used >= budget * (len(found) + 1) / points or number == planned - 1:
             found.append([used, (number + 1) * setting.rows, setting.loss_of(logits_of)])
     if save and arm.side == "KerasHub":
+        from benchmarks.kerashub_weights import save_kerashub
+
         Path(save).parent.mkdir(parents=True, exist_ok=True)
         save_kerashub(model.backbone, save)
     return found
-
-
-def save_kerashub(backbone: Any, file: str) -> None:
-    """Save KerasHub's encoder as a model of bert_keras, with a fresh head, for `benchmarks.finetuning`."""
-    from bert_keras import TaskMetadata, TaskWeightScheduler
-    from bert_keras.training import MultiTaskModel
-
-    encoder = encoder_from_kerashub(backbone)
-    lm = TaskMetadata("lm", True, encoder.vocab_size, 0.0, TaskWeightScheduler(True, False))
-    MultiTaskModel(encoder, [lm]).save_weights(file)
 
 
 def kerashub(setting: Setting, seed: int) -> Any:

@@ -97,11 +97,13 @@ def test_kerashub_s_encoder_is_ours(tmp_path):
     pytest.importorskip("keras_hub")
     import keras
 
+    from benchmarks.kerashub_weights import save_kerashub
+
     model = kerashub_masked_lm(50, 2, 128, 16)
     rng = np.random.default_rng(0)
     for variable in model.backbone.weights:
         variable.assign(variable + rng.normal(0, 0.2, variable.shape).astype("float32"))
-    learning.save_kerashub(model.backbone, str(tmp_path / "theirs"))
+    save_kerashub(model.backbone, str(tmp_path / "theirs"))
     ids, real = rng.integers(1, 50, (3, 16)).astype("int32"), np.ones((3, 16), "int32")
     real[1, 10:] = 0
     inputs = {"token_ids": ids, "segment_ids": (np.arange(16) > 7) * np.ones_like(ids)}

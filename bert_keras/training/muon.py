@@ -36,6 +36,8 @@ def orthogonalize(matrices: Any, num_iterations: int = 5, dtype: str = "bfloat16
 
     Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
     """
+    if is_torch():
+        return torch_updates.orthogonalized(matrices, _COEFFICIENTS, num_iterations, dtype)
     a, b, c = _COEFFICIENTS
     matrices = ops.cast(matrices, "float32")
     norm = ops.sqrt(ops.sum(ops.square(matrices), axis=(-2, -1), keepdims=True))
@@ -165,7 +167,8 @@ class Muon(LayerRates, keras.optimizers.Optimizer):
             stack = _apart(moved, self._numbers[indices[place]])
             groups.setdefault(tuple(stack.shape[1:]), []).append((place, stack))
         for members in groups.values():
-            directions = self._orthogonalized([stack for _, stack in members])
+            stacks = [stack for _, stack in members]
+            directions = orthogonalize(ops.concatenate(stacks, axis=0), self.num_iterations)
             start = 0
             for place, stack in members:
                 end = start + stack.shape[0]
@@ -183,13 +186,6 @@ class Muon(LayerRates, keras.optimizers.Optimizer):
             momentum.assign(new)
             found.append(self.momentum * new + (1.0 - self.momentum) * gradient)
         return found
-
-    def _orthogonalized(self, stacks: list[Any]) -> Any:
-        if is_torch():
-            import torch
-
-            return torch_updates.orthogonalized(torch.cat(stacks), _COEFFICIENTS, self.num_iterations)
-        return orthogonalize(ops.concatenate(stacks, axis=0), self.num_iterations)
 
     def _update_on_torch(self, grads: list[Any], variables: Sequence[Any], learning_rate: Any) -> None:
         """`update_step` for all variables that have one rate, one part and one decay together."""

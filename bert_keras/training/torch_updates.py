@@ -41,23 +41,26 @@ def ahead(momenta: Sequence[Any], gradients: Sequence[Any], momentum: float) -> 
     return list(found)
 
 
-def orthogonalized(matrices: Any, coefficients: tuple[float, float, float], num_iterations: int) -> Any:
-    """`muon.orthogonalize` in three products an iteration.
+def orthogonalized(
+    matrices: Any, coefficients: tuple[float, float, float], num_iterations: int, dtype: str
+) -> Any:
+    """`muon.orthogonalize` in three kernels an iteration.
 
     Args:
-        matrices: `(n, rows, columns)`.
+        matrices: `(..., rows, columns)`.
         coefficients: of the iteration's polynomial.
         num_iterations: how often.
+        dtype: of the products.
     """
     import torch
 
     a, b, c = coefficients
-    x = matrices.float()
-    x = (x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) + 1e-7)).to(torch.bfloat16)
+    x = matrices.float().flatten(0, -3) if matrices.dim() > 2 else matrices.float()[None]
+    x = (x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) + 1e-7)).to(getattr(torch, dtype))
     for _ in range(num_iterations):
         gram = torch.bmm(x, x.mT)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.float()
+    return x.float().reshape(matrices.shape)
 
 
 def decay(variables: Sequence[Any], share: Any) -> None:
