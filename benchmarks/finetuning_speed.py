@@ -4,7 +4,7 @@
 
 Each side trains on the same sentences in every turn, 32 an update, at the same learning rate, from raw
 text. transformers: PyTorch, eager float32, dynamic padding to the longest of a batch, as its own examples
-do. bert_keras: TensorFlow and torch, mixed_bfloat16, sentences packed into rows of 128. Each side is a
+do. bert_keras: the backends and precisions listed, sentences packed into rows of 128. Each side is a
 process of its own, after one whole turn that is not counted; a turn of bert_keras begins with fresh heads, so
 that the tracing of its graph is in the figure. What both learn is compared by `benchmarks.transfer`. Real
 tokens a second, median of the turns; the ratio is to the fastest setting of bert_keras.
@@ -31,7 +31,9 @@ from benchmarks.common import (
 MODULE = "benchmarks.finetuning_speed"
 SIDES = [
     ("bert_keras", "tensorflow", "mixed_bfloat16"),
+    ("bert_keras", "tensorflow", "float32"),
     ("bert_keras", "torch", "mixed_bfloat16"),
+    ("bert_keras", "torch", "float32"),
     ("transformers", "torch", "float32"),
 ]
 RATE = 5e-5
@@ -107,7 +109,7 @@ def main() -> None:
 
     ids = AutoTokenizer.from_pretrained(minilm())([text for text, _ in sst2("train", count)])["input_ids"]
     tokens = sum(map(len, ids))
-    workers = workers_of(MODULE, SIDES, count)
+    workers = workers_of(MODULE, SIDES[::2] if options.smoke else SIDES, count)
     rows, seconds = compared(workers, rounds, 0, tokens)
     result = {"question": "finetuning_speed", "sentences": count, "tokens": tokens, "seconds": seconds}
     result |= environment(["keras", "transformers", "tensorflow", "torch"])

@@ -10,15 +10,17 @@ beside it stands the loss of a unigram model. Every arm trains for the same seco
 after compilation to the last, held-out evaluation left out. The learning rate of each arm is the best,
 with the first seed, of as many as every other arm has, around the figure that its authors give; the other
 seeds follow at that rate. KerasHub's `BertMaskedLM` and transformers' `BertForMaskedLM` see the same
-masked rows, in the backend and precision that is fastest for them here; their steps are planned from the
-speed of the first ones. Each run is a process of its own. With a peer among the arms the table also says
-when each arm was where the best peer ended. `--picture FILE` draws all curves; with `--kept` nothing is run,
+masked rows, in the backend and precision that is fastest for them here (`--dtype float32` where that is
+faster); their steps are planned from the speed of the first ones. Each run is a process of its own. With a
+peer among the arms the table also says when each arm was where the best peer ended. `--picture FILE` draws
+all curves; with `--kept` nothing is run,
 and table and picture show what FILE of `--runs` has.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -84,15 +86,23 @@ ARMS: dict[str, Arm] = {
 
 
 class Setting:
-    """Text, text encoder and held-out rows, the same for all arms; and the size of encoder and batch."""
+    """Text, text encoder and held-out rows, the same for all arms; the size of encoder and batch; and the
+    precision of the sides that run on Keras, by default that which is fastest for their backend on a
+    processor that is made for bfloat16."""
 
     def __init__(
-        self, work: Path, smoke: bool, width: int = WIDTH, layers: int = LAYERS, rows: int = ROWS
+        self,
+        work: Path,
+        smoke: bool,
+        width: int = WIDTH,
+        layers: int = LAYERS,
+        rows: int = ROWS,
+        dtype: str | None = None,
     ) -> None:
         from bert_keras.data import Corpus, lm_generator
         from bert_keras.text import BERTTextEncoder, TextEncoder
 
-        self.width, self.layers, self.rows = width, layers, rows
+        self.width, self.layers, self.rows, self.dtype = width, layers, rows, dtype
         novels = data_folder() / "gutenberg"
         if not (work / "text_encoder").is_dir():
             BERTTextEncoder.train(novels / "train.txt", vocab_size=VOCAB_SIZE).save(work / "text_encoder")
@@ -152,7 +162,7 @@ def train_ours(
 
     recipe = scaled_recipe(arm.recipe, rate, **arm.figures)
     vocab_size = setting.text_encoder.vocab_size
-    dtype = "float32" if keras.backend.backend() == "jax" and not has_gpu() else "mixed_bfloat16"
+    usual = "float32" if keras.backend.backend() == "jax" and not has_gpu() else "mixed_bfloat16"
     encoder = create_transformer(
         vocab_size,
         setting.width,
@@ -160,7 +170,7 @@ def train_ours(
         setting.layers,
         architecture=arm.architecture,
         seed=seed,
-        dtype=dtype,
+        dtype=setting.dtype or usual,
         **arm.changes,
     )
     lm = TaskMetadata("lm", True, vocab_size, 0.0, TaskWeightScheduler(True, False))
@@ -269,7 +279,7 @@ def kerashub(setting: Setting, seed: int) -> Any:
     import keras
 
     keras.utils.set_random_seed(seed)
-    keras.config.set_dtype_policy("mixed_bfloat16")
+    keras.config.set_dtype_policy(setting.dtype or "mixed_bfloat16")
     model = kerashub_masked_lm(setting.text_encoder.vocab_size, setting.layers, setting.width, MAX_LEN)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum_over_batch_size")
     model.compile(keras.optimizers.AdamW(1e-4, weight_decay=0.01, global_clipnorm=1.0), loss=loss)
@@ -343,9 +353,18 @@ def hugging_face(setting: Setting, seed: int) -> Any:
 
 
 def child(
-    name: str, rate: str, seed: str, budget: str, points: str, work: str, smoke: str, save: str, *size: str
+    name: str,
+    rate: str,
+    seed: str,
+    budget: str,
+    points: str,
+    work: str,
+    smoke: str,
+    save: str,
+    dtype: str,
+    *size: str,
 ) -> None:
-    arm, setting = ARMS[name], Setting(Path(work), smoke == "smoke", *map(int, size))
+    arm, setting = ARMS[name], Setting(Path(work), smoke == "smoke", *map(int, size), dtype=dtype or None)
     train = train_ours if arm.side == "bert_keras" else train_peer
     print("@" + json.dumps(train(arm, float(rate), int(seed), float(budget), setting, int(points), save)))
 
@@ -355,6 +374,7 @@ def carried_out(name: str, rate: float, seed: int, options: Any) -> dict[str, An
     size = "smoke" if options.smoke else "full"
     save = f"{options.save}/{name}-{rate:g}-{seed}".replace(" ", "-") if options.save else ""
     values = [name, rate, seed, options.budget, options.points, options.work, size, save]
+    values.append(options.dtype or "")
     values += [options.width, options.layers, options.rows]
     command = [sys.executable, "-m", "benchmarks.learning", "--child", *map(str, values)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -404,6 +424,11 @@ def main() -> None:
     command.add_argument("--width", type=int, default=WIDTH)
     command.add_argument("--layers", type=int, default=LAYERS)
     command.add_argument("--rows", type=int, default=ROWS, help="of a batch")
+    command.add_argument(
+        "--dtype",
+        choices=["float32", "mixed_bfloat16"],
+        help="of the sides on Keras; by default each one's own",
+    )
     command.add_argument("--seeds", type=int, default=3)
     command.add_argument("--rates", type=float, nargs="+", help="to choose from; by default each arm's own")
     command.add_argument("--work", default="weights/learning", help="where text encoder and corpus are kept")
@@ -419,12 +444,23 @@ def main() -> None:
     if options.kept and not options.runs:
         command.error("--kept shows the runs of a file: give --runs FILE")
     log, setting = RunLog(options.runs), Setting(Path(options.work), options.smoke, *size)
-    rows, curves = [], {}
+    rows, curves, peers = [], {}, []
     setup = {"budget": options.budget, "size": None if size == (WIDTH, LAYERS, ROWS) else list(size)}
+    setup["dtype"] = options.dtype
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    sides = [(name, None if backend == "tensorflow" else backend) for name in options.arms]
     if options.kept:
-        options.arms = [name for name in options.arms if log.having({**setup, "arm": name, "seed": 0})]
-    for name in options.arms:
-        key = {"arm": name, **setup}
+        every = [(name, backend) for name in options.arms for backend in (None, "torch", "jax")]
+        sides = [
+            (name, backend)
+            for name, backend in every
+            if log.having({**setup, "arm": name, "backend": backend, "seed": 0})
+        ]
+    for name, backend in sides:
+        key = {"arm": name, **setup, "backend": backend}
+        label = f"{name}, {backend}" if backend else name
+        if ARMS[name].side != "bert_keras":
+            peers.append(label)
 
         def loss_at(rate: float, seed: int, key: Any = key, name: str = name) -> dict[str, Any]:
             wanted = {**key, "learning_rate": rate, "seed": seed}
@@ -438,14 +474,14 @@ def main() -> None:
             runs = log.having({**key, "learning_rate": best})
         else:
             runs = [loss_at(best, seed) for seed in range(options.seeds)]
-        curves[name] = [run["curve"] for run in runs]
+        curves[label] = [run["curve"] for run in runs]
         steps = round(statistics.mean(run["curve"][-1][1] for run in runs) / options.rows)
         tried = " ".join(f"{rate:g}: {loss_at(rate, 0)['loss']:.3f}" for rate in rates)
         rows.append(
-            [name, tried, f"{best:g}", len(runs), steps, mean_and_spread([run["loss"] for run in runs])]
+            [label, tried, f"{best:g}", len(runs), steps, mean_and_spread([run["loss"] for run in runs])]
         )
     header = ["arm", "rates tried (seed 0)", "rate", "seeds", "steps", "held-out loss"]
-    if peers := [name for name in options.arms if ARMS[name].side != "bert_keras"]:
+    if peers:
         target = min(statistics.mean(curve[-1][2] for curve in curves[name]) for name in peers)
         header.append(f"seconds to {target:.2f}")
         for row in rows:

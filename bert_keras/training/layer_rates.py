@@ -16,7 +16,7 @@ from bert_keras.encoders import ENCODER_CLASSES
 from bert_keras.encoders.torch_kernels import is_torch
 from bert_keras.training.adam_kernel import apply_adam
 from bert_keras.training.heads import ClassificationHead
-from bert_keras.training.torch_updates import clipped
+from bert_keras.training.torch_updates import adam, clipped, decay, has_one_kernel, values_of
 
 _CLASSIFIER = re.compile(r"(^|/)task_[^/]+/classifier/")
 _OUTSIDE = re.compile(r"(^|/)(task_[^/]+|pooler)/")
@@ -290,6 +290,33 @@ class AdamW(LayerRates, _KerasAdamW):
             with self._counting(some[0]):
                 super()._backend_update_step(gradients, some, learning_rate * self.rate_factor(some[0]))
 
+    def _parallel_update_step(
+        self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        """All variables by PyTorch's own kernel, where it has one; Keras' way goes through memory a dozen
+        times. Of Keras' class for torch."""
+        indices = [self._get_variable_index(variable) for variable in variables]
+        momenta, velocities = (
+            values_of([moments[i] for i in indices]) for moments in (self._momentums, self._velocities)
+        )
+        values = values_of(variables)
+        if self.amsgrad or not has_one_kernel([*values, *momenta, *velocities, *grads]):
+            super()._parallel_update_step(grads, variables, learning_rate)
+            return
+        step = float(self.iterations) + 1.0
+        adam(
+            values,
+            momenta,
+            velocities,
+            grads,
+            rate=learning_rate,
+            beta_1=self.beta_1,
+            beta_2=self.beta_2,
+            # Keras adds epsilon before the root's bias is corrected.
+            epsilon=self.epsilon / math.sqrt(1.0 - self.beta_2**step),
+            step=step,
+        )
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         index = self._get_variable_index(variable)
         done = not self.amsgrad and apply_adam(
@@ -307,6 +334,10 @@ class AdamW(LayerRates, _KerasAdamW):
             super().update_step(gradient, variable, learning_rate)
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        if is_torch() and self.weight_decay is not None:
+            for factor, some in self._by_rate(variables):
+                decay(values_of(some), self.weight_decay * self.learning_rate * factor)
+            return
         if self.is_plain or self.weight_decay is None:
             super()._apply_weight_decay(variables)
             return
@@ -316,6 +347,14 @@ class AdamW(LayerRates, _KerasAdamW):
                     self.weight_decay * self.learning_rate * self.rate_factor(variable), variable.dtype
                 )
                 variable.assign(variable - variable * share)
+
+    def _by_rate(self, variables: Sequence[Any]) -> Iterator[tuple[Any, list[Any]]]:
+        """Yield the variables that decay, those of one rate together, after that rate's factor."""
+        groups: dict[Any, list[Any]] = {}
+        for variable in filter(self._use_weight_decay, variables):
+            groups.setdefault(None if self.is_plain else self._place_of(variable), []).append(variable)
+        for some in groups.values():
+            yield 1.0 if self.is_plain else self.rate_factor(some[0]), some
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "layer_decay": self.layer_decay, "head_rate": self.head_rate}

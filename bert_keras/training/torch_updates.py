@@ -23,6 +23,8 @@ def clipped(gradients: Sequence[Any], largest: float) -> list[Any]:
 
     present = [gradient for gradient in gradients if gradient is not None]
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(present)))
+    if norm.device.type == "cpu" and norm <= largest:  # on a GPU the host would have to wait for it
+        return list(gradients)
     scale = (largest / norm).clamp(max=1.0) + (norm - norm)
     scaled = iter(torch._foreach_mul(present, scale))
     return [None if gradient is None else next(scaled) for gradient in gradients]
@@ -67,7 +69,8 @@ def decay(variables: Sequence[Any], share: Any) -> None:
     """Take a share of each variable off it."""
     import torch
 
-    torch._foreach_mul_(list(variables), 1.0 - share)
+    with torch.no_grad():
+        torch._foreach_mul_(list(variables), 1.0 - share)
 
 
 def move(variables: Sequence[Any], directions: Sequence[Any], sizes: Sequence[float], rate: Any) -> None:
@@ -88,7 +91,7 @@ def adam(
     rate: Any,
     beta_1: float,
     beta_2: float,
-    epsilon: float,
+    epsilon: Any,
     step: Any,
 ) -> None:
     """Update variables and their moments (Kingma and Ba 2014, algorithm 1).
@@ -103,6 +106,23 @@ def adam(
     import torch
 
     momenta, velocities, gradients = list(momenta), list(velocities), list(gradients)
+    if has_one_kernel([*variables, *momenta, *velocities, *gradients]):
+        torch._fused_adam_(
+            list(variables),
+            [gradient.contiguous() for gradient in gradients],
+            momenta,
+            velocities,
+            [],
+            [torch.as_tensor(step, dtype=torch.float32)] * len(gradients),
+            lr=float(rate),
+            beta1=beta_1,
+            beta2=beta_2,
+            weight_decay=0.0,
+            eps=float(epsilon),
+            amsgrad=False,
+            maximize=False,
+        )
+        return
     torch._foreach_mul_(momenta, beta_1)
     torch._foreach_add_(momenta, gradients, alpha=1.0 - beta_1)
     torch._foreach_mul_(velocities, beta_2)
@@ -114,3 +134,15 @@ def adam(
     steps = torch._foreach_div(momenta, roots)
     torch._foreach_mul_(steps, rate / (1.0 - torch.pow(beta_1, step)))
     torch._foreach_sub_(list(variables), steps)
+
+
+def has_one_kernel(tensors: Sequence[Any]) -> bool:
+    """Return whether PyTorch's own kernel for Adam can take tensors: in float32 on a CPU.
+
+    On a GPU it would want learning rate and step as numbers, for which the host had to wait.
+    """
+    import torch
+
+    return not torch.compiler.is_compiling() and all(
+        tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors
+    )

@@ -110,6 +110,25 @@ def test_steps_by_hand(accumulation_steps, is_placed):
         np.testing.assert_allclose(after[path], expected, rtol=1e-4, atol=2e-6, err_msg=path)
 
 
+@pytest.mark.parametrize("epsilon", [1e-6, 0.1])
+def test_steps_of_one_rate_by_hand(epsilon):
+    """Where all variables have one rate and a gradient may lie in memory by columns; none is changed."""
+    rng = np.random.default_rng(4)
+    values = [rng.normal(size=shape).astype("float32") for shape in ((7, 5), (5,), (70_000,))]
+    variables = [keras.Variable(value) for value in values]
+    optimizer = AdamW(0.01, weight_decay=0.3, epsilon=epsilon, beta_2=0.98)
+    gradients = [[rng.normal(size=value.shape).astype("float32") for value in values] for _ in range(3)]
+    for some in gradients:
+        tensors = [keras.ops.convert_to_tensor(gradient) for gradient in some]
+        tensors[0] = keras.ops.transpose(keras.ops.convert_to_tensor(some[0].T))
+        optimizer.apply(tensors, variables)
+        for gradient, tensor in zip(some, tensors, strict=True):
+            np.testing.assert_array_equal(numpy(tensor), gradient)
+    for number, (value, variable) in enumerate(zip(values, variables, strict=True)):
+        expected = adamw(value, [some[number] for some in gradients], 0.01, 0.3, epsilon, beta_2=0.98)
+        np.testing.assert_allclose(numpy(variable), expected, rtol=1e-4, atol=2e-6)
+
+
 def test_muon_s_steps():
     changes = []
     for arguments in ({}, {"layer_decay": 0.5, "head_rate": 3.0}):
