@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from bert_keras.encoders.torch_kernels import is_compiling
+
 
 def values_of(variables: Sequence[Any]) -> list[Any]:
     """Return the tensors of Keras' variables."""
@@ -23,7 +25,7 @@ def clipped(gradients: Sequence[Any], largest: float) -> list[Any]:
 
     present = [gradient for gradient in gradients if gradient is not None]
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(present)))
-    if norm.device.type == "cpu" and norm <= largest:  # on a GPU the host would have to wait for it
+    if _is_at_hand(norm) and norm <= largest:
         return list(gradients)
     scale = (largest / norm).clamp(max=1.0) + (norm - norm)
     scaled = iter(torch._foreach_mul(present, scale))
@@ -143,6 +145,9 @@ def has_one_kernel(tensors: Sequence[Any]) -> bool:
     """
     import torch
 
-    return not torch.compiler.is_compiling() and all(
-        tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors
-    )
+    return all(_is_at_hand(tensor) and tensor.dtype == torch.float32 for tensor in tensors)
+
+
+def _is_at_hand(tensor: Any) -> bool:
+    """Return whether the program may look at a tensor's numbers: for those on a GPU it would have to wait."""
+    return tensor.device.type == "cpu" and not is_compiling()
