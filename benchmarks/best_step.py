@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.common import (
     compared,
     environment,
+    first_of_each,
     kerashub_masked_lm,
     parser,
     report,
@@ -174,8 +175,7 @@ def main() -> None:
     options = command.parse_args()
     rounds, sides, shape = options.rounds, SIDES, SHAPE
     if options.smoke:
-        first_of_each = list({side[0]: side for side in SIDES[::-1]}.values())
-        rounds, sides, shape = 1, first_of_each, SMOKE
+        rounds, sides, shape = 1, first_of_each(SIDES), SMOKE
     size = "smoke" if options.smoke else "full"
     workers = workers_of(MODULE, sides, options.steps, size)
     tokens = shape["rows"] * shape["length"]

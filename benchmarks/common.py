@@ -30,6 +30,11 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
+def first_of_each(sides: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the first setting of each library, for smoke runs."""
+    return list({side[0]: side for side in reversed(sides)}.values())
+
+
 def alternate(sides: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
     """Time the sides in turn, A B A B ..., and return the seconds of every counted run."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}

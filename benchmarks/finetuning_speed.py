@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.common import (
     compared,
     environment,
+    first_of_each,
     minilm,
     packed,
     parser,
@@ -109,7 +110,7 @@ def main() -> None:
 
     ids = AutoTokenizer.from_pretrained(minilm())([text for text, _ in sst2("train", count)])["input_ids"]
     tokens = sum(map(len, ids))
-    workers = workers_of(MODULE, SIDES[::2] if options.smoke else SIDES, count)
+    workers = workers_of(MODULE, first_of_each(SIDES) if options.smoke else SIDES, count)
     rows, seconds = compared(workers, rounds, 0, tokens)
     result = {"question": "finetuning_speed", "sentences": count, "tokens": tokens, "seconds": seconds}
     result |= environment(["keras", "transformers", "tensorflow", "torch"])

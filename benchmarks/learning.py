@@ -13,8 +13,8 @@ seeds follow at that rate. KerasHub's `BertMaskedLM` and transformers' `BertForM
 masked rows, in the backend and precision that is fastest for them here (`--dtype float32` where that is
 faster); their steps are planned from the speed of the first ones. Each run is a process of its own. With a
 peer among the arms the table also says when each arm was where the best peer ended. `--picture FILE` draws
-all curves; with `--kept` nothing is run,
-and table and picture show what FILE of `--runs` has.
+all curves; with `--kept` nothing is run, and table and picture show what FILE of `--runs` has, of every
+backend.
 """
 
 from __future__ import annotations

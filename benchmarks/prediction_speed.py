@@ -13,7 +13,17 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.common import compared, environment, minilm, parser, report, serve_timed, sst2, workers_of
+from benchmarks.common import (
+    compared,
+    environment,
+    first_of_each,
+    minilm,
+    parser,
+    report,
+    serve_timed,
+    sst2,
+    workers_of,
+)
 
 MODULE = "benchmarks.prediction_speed"
 SIDES = [
@@ -70,9 +80,9 @@ def main() -> None:
     command.add_argument("--rounds", type=int, default=3)
     command.add_argument("--texts", type=int, default=2000)
     options = command.parse_args()
-    rounds, sides, count = (
-        (1, [SIDES[0], SIDES[-1]], 64) if options.smoke else (options.rounds, SIDES, options.texts)
-    )
+    rounds, sides, count = options.rounds, SIDES, options.texts
+    if options.smoke:
+        rounds, sides, count = 1, first_of_each(SIDES), 64
     workers = workers_of(MODULE, sides, count)
     rows, seconds = compared(workers, rounds, 0, count)
     result = {"question": "prediction_speed", "texts": count, "seconds": seconds}

@@ -16,7 +16,7 @@ from bert_keras.encoders import ENCODER_CLASSES
 from bert_keras.encoders.torch_kernels import is_torch
 from bert_keras.training.adam_kernel import apply_adam
 from bert_keras.training.heads import ClassificationHead
-from bert_keras.training.torch_updates import adam, clipped, decay, has_one_kernel, values_of
+from bert_keras.training.torch_updates import adam_by_kernel, clipped, decay, has_one_kernel, values_of
 
 _CLASSIFIER = re.compile(r"(^|/)task_[^/]+/classifier/")
 _OUTSIDE = re.compile(r"(^|/)(task_[^/]+|pooler)/")
@@ -304,7 +304,7 @@ class AdamW(LayerRates, _KerasAdamW):
             super()._parallel_update_step(grads, variables, learning_rate)
             return
         step = float(self.iterations) + 1.0
-        adam(
+        adam_by_kernel(
             values,
             momenta,
             velocities,
@@ -334,19 +334,16 @@ class AdamW(LayerRates, _KerasAdamW):
             super().update_step(gradient, variable, learning_rate)
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
-        if is_torch() and self.weight_decay is not None:
-            for factor, some in self._by_rate(variables):
-                decay(values_of(some), self.weight_decay * self.learning_rate * factor)
-            return
-        if self.is_plain or self.weight_decay is None:
+        if self.weight_decay is None or (self.is_plain and not is_torch()):
             super()._apply_weight_decay(variables)
             return
-        for variable in variables:
-            if self._use_weight_decay(variable):
-                share = ops.cast(
-                    self.weight_decay * self.learning_rate * self.rate_factor(variable), variable.dtype
-                )
-                variable.assign(variable - variable * share)
+        for factor, some in self._by_rate(variables):
+            share = self.weight_decay * self.learning_rate * factor
+            if is_torch():
+                decay(values_of(some), share)
+                continue
+            for variable in some:
+                variable.assign(variable - variable * ops.cast(share, variable.dtype))
 
     def _by_rate(self, variables: Sequence[Any]) -> Iterator[tuple[Any, list[Any]]]:
         """Yield the variables that decay, those of one rate together, after that rate's factor."""

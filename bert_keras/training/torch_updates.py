@@ -93,7 +93,7 @@ def adam(
     rate: Any,
     beta_1: float,
     beta_2: float,
-    epsilon: Any,
+    epsilon: float,
     step: Any,
 ) -> None:
     """Update variables and their moments (Kingma and Ba 2014, algorithm 1).
@@ -109,21 +109,8 @@ def adam(
 
     momenta, velocities, gradients = list(momenta), list(velocities), list(gradients)
     if has_one_kernel([*variables, *momenta, *velocities, *gradients]):
-        torch._fused_adam_(
-            list(variables),
-            [gradient.contiguous() for gradient in gradients],
-            momenta,
-            velocities,
-            [],
-            [torch.as_tensor(step, dtype=torch.float32)] * len(gradients),
-            lr=float(rate),
-            beta1=beta_1,
-            beta2=beta_2,
-            weight_decay=0.0,
-            eps=float(epsilon),
-            amsgrad=False,
-            maximize=False,
-        )
+        hyper = {"rate": rate, "beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon, "step": step}
+        adam_by_kernel(variables, momenta, velocities, gradients, **hyper)
         return
     torch._foreach_mul_(momenta, beta_1)
     torch._foreach_add_(momenta, gradients, alpha=1.0 - beta_1)
@@ -138,8 +125,40 @@ def adam(
     torch._foreach_sub_(list(variables), steps)
 
 
+def adam_by_kernel(
+    variables: Sequence[Any],
+    momenta: Sequence[Any],
+    velocities: Sequence[Any],
+    gradients: Sequence[Any],
+    *,
+    rate: Any,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+    step: Any,
+) -> None:
+    """`adam` in one pass through memory, for tensors that `has_one_kernel`; rate and step may be numbers."""
+    import torch
+
+    torch._fused_adam_(
+        list(variables),
+        [gradient.contiguous() for gradient in gradients],
+        list(momenta),
+        list(velocities),
+        [],
+        [torch.as_tensor(step, dtype=torch.float32)] * len(gradients),
+        lr=float(rate),
+        beta1=beta_1,
+        beta2=beta_2,
+        weight_decay=0.0,
+        eps=epsilon,
+        amsgrad=False,
+        maximize=False,
+    )
+
+
 def has_one_kernel(tensors: Sequence[Any]) -> bool:
-    """Return whether PyTorch's own kernel for Adam can take tensors: in float32 on a CPU.
+    """Return whether PyTorch's own kernel for Adam takes tensors here: in float32 on a CPU.
 
     On a GPU it would want learning rate and step as numbers, for which the host had to wait.
     """
