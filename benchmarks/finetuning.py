@@ -53,6 +53,7 @@ from bert_keras import (
 TASKS = ("sentiment", "pos")
 STARTS = ("pretrained", "scratch")
 MAX_LEN = 64
+BATCH_SIZE = 32
 
 
 def read_sst2(split: str, text_encoder: TextEncoder) -> list[Sentence]:
@@ -104,7 +105,7 @@ def study(folder: str) -> None:
     )
     command.add_argument("--tuning", type=int, default=500, help="examples of each task in the tuning split")
     command.add_argument("--epochs", type=int, default=4)
-    command.add_argument("--batch-size", type=int, default=32)
+    command.add_argument("--batch-size", type=int, default=BATCH_SIZE)
     command.add_argument("--seeds", type=int, default=3)
     command.add_argument("--learning-rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3])
     command.add_argument(
@@ -224,6 +225,7 @@ def study(folder: str) -> None:
         key |= {"lm_weight": options.lm_weight, "head_rate": options.head_rate}
         key |= {"layer_decay": options.layer_decay, "pack": options.pack, "dtype": options.dtype}
         key |= {"read_from": options.read_from, "weights": Path(options.weights).name}
+        key["batch_size"] = options.batch_size if options.batch_size != BATCH_SIZE else None  # once left out
         if start_from == "pretrained":
             key["fresh_blocks"] = options.fresh_blocks
         best[start_from], runs = searched(
