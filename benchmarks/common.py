@@ -32,7 +32,10 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 def first_of_each(sides: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Return the first setting of each library, for smoke runs."""
-    return list({side[0]: side for side in reversed(sides)}.values())[::-1]
+    first: dict[str, tuple[str, ...]] = {}
+    for side in sides:
+        first.setdefault(side[0], side)
+    return list(first.values())
 
 
 def alternate(sides: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
