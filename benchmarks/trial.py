@@ -1,8 +1,8 @@
 """One figure changed: pretraining by a recipe for some steps, with figures of recipe and encoder of your own.
 
     BERT_KERAS_DATA=... python -m benchmarks.trial --steps 800 [--figures weight_decay=0.1 ...]
-        [--encoder embedding_layer_norm=false ...] [--rows 32] [--length 128] [--layers 4] [--seeds 1]
-        [--runs FILE] [--save FOLDER]
+        [--encoder embedding_layer_norm=false ...] [--rows 32] [--length 128] [--width 256] [--layers 4]
+        [--seeds 1] [--runs FILE] [--save FOLDER]
 
 The setting of `benchmarks.learning`: text, vocabulary, held-out rows. Steps are counted and not seconds, so
 that a busy machine gives the same losses; the median step is printed beside them. Values are JSON.
@@ -38,7 +38,7 @@ def run(setting: Setting, options: Any, seed: int) -> dict[str, Any]:
     vocab_size = setting.text_encoder.vocab_size
     encoder = create_transformer(
         vocab_size,
-        WIDTH,
+        options.width,
         MAX_LEN,
         options.layers,
         architecture=options.architecture,
@@ -72,6 +72,7 @@ def main() -> None:
     command.add_argument("--steps", type=int, default=800)
     command.add_argument("--rows", type=int, default=32)
     command.add_argument("--length", type=int, default=MAX_LEN, help="of the rows that it trains on")
+    command.add_argument("--width", type=int, default=WIDTH)
     command.add_argument("--layers", type=int, default=LAYERS)
     command.add_argument("--recipe", default="modern")
     command.add_argument("--figures", nargs="*", default=[], metavar="FIELD=VALUE", help="of the recipe")
@@ -91,6 +92,7 @@ def main() -> None:
         "steps",
         "rows",
         "length",
+        "width",
         "layers",
         "recipe",
         "figures",
