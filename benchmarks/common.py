@@ -103,7 +103,8 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **variables},
+            # transformers would import any TensorFlow that it finds, for nothing
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "USE_TF": "0", **variables},
         )
         if patience is None:
             self.facts = self._answer()

@@ -79,6 +79,7 @@ ARMS: dict[str, Arm] = {
     "15 % predicted": Arm(figures={"predicted_share": 0.15, "final_predicted_share": None}),
     "flat, then falling": Arm(figures={"schedule": "stable", "decay_share": 0.5}),
     "weight decay 0.1": Arm(figures={"weight_decay": 0.1}),
+    "weight decay 1.0": Arm(figures={"weight_decay": 1.0}),
     "bert": Arm(rates=(1.0, 3.0, 10.0), architecture="bert", recipe="bert"),
     "KerasHub": Arm("KerasHub", (5e-4, 1e-3, 2e-3)),
     "transformers": Arm("transformers", (1e-4, 3e-4, 1e-3)),

@@ -4,8 +4,9 @@
 
 Every figure is that of a whole new process, in turn. Imports: `keras` alone, `bert_keras` (with what it
 takes to build an encoder), and `bert_keras.text`, which needs no Keras. First embedding: all-MiniLM-L6-v2
-loaded, one text encoded, mean of the hidden states; transformers does the same on PyTorch. Medians; the
-ratio is to the side named first in its group.
+loaded, one text encoded, mean of the hidden states; transformers does the same on PyTorch, and is told to
+leave alone a TensorFlow that is there as well (`USE_TF=0`): it would import that, too. Medians; the ratio is
+to the side named first in its group.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def main() -> None:
     for turn in range(rounds + (not options.smoke)):  # the first one fills the disk's cache
         for group, side, backend, program in programs()[::every]:
             keras_backend = "jax" if backend == "none" else backend
-            variables = {"KERAS_BACKEND": keras_backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+            variables = {"KERAS_BACKEND": keras_backend, "TF_CPP_MIN_LOG_LEVEL": "3", "USE_TF": "0"}
             start = time.perf_counter()
             subprocess.run(
                 [sys.executable, "-c", program.format(folder=folder)],

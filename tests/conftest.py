@@ -1,8 +1,10 @@
 """What several test modules share."""
 
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("USE_TF", "0")  # of transformers, which would import any that it finds
 # With a process for each core, threads would only wait for one another.
 if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
@@ -13,6 +15,14 @@ import numpy as np
 import pytest
 
 from bert_keras import SentenceBatch, TaskDataBatch, TaskMetadata, TaskWeightScheduler
+
+
+def pytest_collection_finish():
+    """Leave out TensorFlow's optimisation of graphs: a fifth of the time where they run a few times."""
+    if "tensorflow" in sys.modules:
+        import tensorflow
+
+        tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 class ToyGenerator:
