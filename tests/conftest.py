@@ -18,7 +18,7 @@ from bert_keras import SentenceBatch, TaskDataBatch, TaskMetadata, TaskWeightSch
 
 
 def pytest_collection_finish():
-    """Leave out TensorFlow's optimisation of graphs: a fifth of the time where they run a few times."""
+    """Leave out TensorFlow's optimisation of graphs: a tenth of the time where they run a few times."""
     if "tensorflow" in sys.modules:
         import tensorflow
 
