@@ -411,7 +411,7 @@ def draw(curves: dict[str, list[list[Any]]], unigram: float, file: str) -> None:
         axes.set(xlabel=label)
         axes.grid(alpha=0.3)
     by_seconds.set(ylabel="held-out loss, nats")
-    by_rows.legend(fontsize=7)
+    by_rows.legend(fontsize=7, loc="upper right")
     figure.savefig(file, dpi=150)
 
 

@@ -158,7 +158,8 @@ def embedding_map(
     if texts is not None:
         _number(axes, places, texts)
     if any(group != "" for group in groups):
-        axes.legend(fontsize=9)
+        # a fixed place: matplotlib's search for the best one takes long among many points
+        axes.legend(fontsize=9, loc="upper right")
     axes.set(
         xlabel=f"first component ({shares[0]:.0%} of the variance)",
         ylabel=f"second component ({shares[1]:.0%})",

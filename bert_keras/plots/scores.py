@@ -71,5 +71,5 @@ def score_against_labels(rows: Iterable[ScoreRow]) -> Any:
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(loc="lower right")
     return figure

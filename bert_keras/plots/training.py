@@ -137,7 +137,7 @@ def _draw_loss(axes: Any, phases: Any, task: str) -> None:
     _draw(axes, phases, f"{task}_loss", BLUE, "")
     axes.set(title=f"{task}: loss", ylabel="loss")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="upper right")
 
 
 def _draw_measures(axes: Any, phases: Any, task: str) -> None:
@@ -153,7 +153,7 @@ def _draw_measures(axes: Any, phases: Any, task: str) -> None:
     if len(names) == 1:
         axes.set(title=f"{task}: {short}", ylabel=short)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="center right")
 
 
 def _mark_phases(axes: Any, phases: Any) -> None:
