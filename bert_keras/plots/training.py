@@ -153,7 +153,7 @@ def _draw_measures(axes: Any, phases: Any, task: str) -> None:
     if len(names) == 1:
         axes.set(title=f"{task}: {short}", ylabel=short)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", loc="center right")
+    axes.legend(fontsize="small", loc="lower right")
 
 
 def _mark_phases(axes: Any, phases: Any) -> None:
