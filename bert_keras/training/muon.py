@@ -66,12 +66,15 @@ class Muon(LayerRates, keras.optimizers.Optimizer):
         splits: how many matrices stand side by side in kernels whose path contains the key.
         excluded: patterns of paths (searched for) of two-dimensional kernels that Adam trains.
         num_iterations: of Newton and Schulz.
+        product_dtype: of the products in them, `"bfloat16"` or `"float32"`. On a GPU bfloat16 is the faster
+            one; of CPUs some multiply float32 faster (`benchmarks.operations`; recipes take what the
+            encoder computes in there).
         weight_decay: decoupled, times the learning rate of the part.
         layer_decay, head_rate: as of `AdamW`: learning rates by depth, of both parts.
         kwargs: what every Keras optimizer takes.
 
     Raises:
-        ValueError: if `matrix_rate` or `num_iterations` is out of its range.
+        ValueError: if `matrix_rate`, `num_iterations` or `product_dtype` is out of its range.
 
     Example:
 
@@ -95,6 +98,7 @@ class Muon(LayerRates, keras.optimizers.Optimizer):
         splits: Mapping[str, int] | None = None,
         excluded: Sequence[str] = NOT_HIDDEN,
         num_iterations: int = 5,
+        product_dtype: str = "bfloat16",
         weight_decay: float | None = None,
         layer_decay: float = 1.0,
         head_rate: float = 1.0,
@@ -106,11 +110,16 @@ class Muon(LayerRates, keras.optimizers.Optimizer):
                 "`matrix_rate` must be above 0 and `num_iterations` at least 1. "
                 f"Received: matrix_rate={matrix_rate}, num_iterations={num_iterations}"
             )
+        if product_dtype not in ("bfloat16", "float32"):
+            raise ValueError(
+                f"`product_dtype` must be 'bfloat16' or 'float32'. Received: product_dtype={product_dtype!r}"
+            )
         check_rates(layer_decay, head_rate)
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
         self.layer_decay, self.head_rate = layer_decay, head_rate
         self.matrix_rate, self.momentum, self.num_iterations = matrix_rate, momentum, num_iterations
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+        self.product_dtype = product_dtype
         self.splits, self.excluded = dict(splits or {}), tuple(excluded)
 
     def is_hidden_matrix(self, variable: Any) -> bool:
@@ -168,7 +177,8 @@ class Muon(LayerRates, keras.optimizers.Optimizer):
             groups.setdefault(tuple(stack.shape[1:]), []).append((place, stack))
         for members in groups.values():
             stacks = [stack for _, stack in members]
-            directions = orthogonalize(ops.concatenate(stacks, axis=0), self.num_iterations)
+            stacked = ops.concatenate(stacks, axis=0)
+            directions = orthogonalize(stacked, self.num_iterations, self.product_dtype)
             start = 0
             for place, stack in members:
                 end = start + stack.shape[0]
@@ -283,6 +293,7 @@ class Muon(LayerRates, keras.optimizers.Optimizer):
             "splits": self.splits,
             "excluded": self.excluded,
             "num_iterations": self.num_iterations,
+            "product_dtype": self.product_dtype,
             "layer_decay": self.layer_decay,
             "head_rate": self.head_rate,
         }

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from bert_keras.encoders.torch_kernels import is_torch
 from bert_keras.training.layer_rates import AdamW, check_rates
 from bert_keras.training.muon import Muon
 from bert_keras.training.optimizers import NOT_DECAYED, SCHEDULES, ProgressDecay
@@ -161,6 +162,7 @@ class Recipe:
         batch_tokens: int,
         splits: Mapping[str, int] | None = None,
         accumulation_steps: int = 1,
+        product_dtype: str = "bfloat16",
     ) -> keras.optimizers.Optimizer:
         """Build the optimizer; `train_model` does this.
 
@@ -170,6 +172,7 @@ class Recipe:
             batch_tokens: rows times length of a batch.
             splits: how many matrices stand side by side in kernels whose path contains the key.
             accumulation_steps: batches whose gradients are averaged for one update.
+            product_dtype: of Muon's products.
         """
         rates = self.rates(width, batch_tokens * accumulation_steps)
         rate = rates["learning_rate"]
@@ -189,7 +192,7 @@ class Recipe:
         if self.optimizer == "muon":
             matrix_rate = rates["matrix_learning_rate"] / rate
             arguments |= {"matrix_rate": matrix_rate, "momentum": self.momentum, "splits": splits}
-            optimizer = Muon(schedule, **arguments)
+            optimizer = Muon(schedule, product_dtype=product_dtype, **arguments)
         else:
             optimizer = AdamW(schedule, **arguments)
         optimizer.exclude_from_weight_decay(var_names=[NOT_DECAYED])
@@ -315,3 +318,14 @@ def matrices_side_by_side(encoder: keras.Model) -> dict[str, int]:
     if getattr(encoder, "use_gated_feedforward", False):
         splits["feedforward_in"] = 2
     return splits
+
+
+def fast_product_dtype(encoder: keras.Model) -> str:
+    """Return in which dtype Muon's products are fast: bfloat16 on a GPU; on a CPU what the encoder computes
+    in, since one processor multiplies bfloat16 twice as fast as float32 and another half as fast
+    (docs/log.md, Processors differ)."""
+    if is_torch():
+        on_cpu = keras.ops.zeros(()).device.type == "cpu"
+    else:
+        on_cpu = all("cpu" in device.lower() for device in keras.distribution.list_devices())
+    return "float32" if on_cpu and encoder.dtype_policy.compute_dtype == "float32" else "bfloat16"

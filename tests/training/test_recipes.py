@@ -18,7 +18,7 @@ from bert_keras import (
 )
 from bert_keras.training import RECIPES, Muon, ProgressDecay, Recipe, WarmupDecay
 from bert_keras.training.muon import orthogonalize
-from bert_keras.training.recipes import SOURCES, is_from_scratch
+from bert_keras.training.recipes import SOURCES, fast_product_dtype, is_from_scratch
 
 numpy = keras.ops.convert_to_numpy
 
@@ -129,7 +129,8 @@ def direction(gradient):
     return 0.2 * np.sqrt(max(gradient.shape)) * (u * s) @ vt
 
 
-def test_muon_against_numpy():
+@pytest.mark.parametrize(("product_dtype", "error"), [("float32", 2e-5), ("bfloat16", 4e-3)])
+def test_muon_against_numpy(product_dtype, error):
     rng = np.random.default_rng(7)
     shapes = {"a/qkv/kernel": (5, 21), "a/out/kernel": (7, 5), "b/out/kernel": (7, 5), "a/norm/bias": (3, 2)}
     shapes |= {"token_embedding/kernel": (5, 3), "task_x/kernel": (5, 2)}
@@ -144,7 +145,15 @@ def test_muon_against_numpy():
             variables.append(keras.Variable(value, name=name))
     assert [variable.path for variable in variables] == list(shapes)
     rate, factor, decay, momentum = 0.1, 0.5, 0.3, 0.9
-    optimizer = Muon(rate, factor, momentum, splits={"qkv": 3}, weight_decay=decay, epsilon=1e-8)
+    optimizer = Muon(
+        rate,
+        factor,
+        momentum,
+        splits={"qkv": 3},
+        product_dtype=product_dtype,
+        weight_decay=decay,
+        epsilon=1e-8,
+    )
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     adam = [keras.Variable(values[path]) for path in list(shapes)[3:]]
     reference = keras.optimizers.AdamW(rate, epsilon=1e-8, weight_decay=decay)
@@ -161,7 +170,7 @@ def test_muon_against_numpy():
             step = np.concatenate([direction(part) for part in parts], axis=1)
             values[path] = values[path] - rate * factor * (step + decay * values[path])
     for path, variable in list(zip(shapes, variables, strict=True))[:3]:
-        np.testing.assert_allclose(numpy(variable), values[path], atol=4e-3)  # bfloat16 products
+        np.testing.assert_allclose(numpy(variable), values[path], atol=error)
     for variable, other in zip(variables[3:], adam, strict=True):
         np.testing.assert_allclose(numpy(variable), numpy(other), rtol=1e-4, atol=1e-5)
 
@@ -172,12 +181,33 @@ def test_which_variables_muon_takes():
     hidden = [v.path for v in encoder.trainable_variables if optimizer.is_hidden_matrix(v)]
     names = ("qkv", "attention_output", "feedforward_in", "feedforward_out")
     assert sorted(hidden) == sorted(f"layer_0/{name}/kernel" for name in names)
-    again = keras.optimizers.get(keras.optimizers.serialize(Muon(0.5, 2.0, splits={"qkv": 3})))
+    own = Muon(0.5, 2.0, splits={"qkv": 3}, product_dtype="float32")
+    again = keras.optimizers.get(keras.optimizers.serialize(own))
     assert isinstance(again, Muon) and (again.matrix_rate, again.splits) == (2.0, {"qkv": 3})
+    assert again.product_dtype == "float32"
     with pytest.raises(ValueError, match="do not divide"):
         Muon(splits={"qkv": 5}).build(encoder.trainable_variables)
     with pytest.raises(ValueError, match="matrix_rate=0.0"):
         Muon(1.0, 0.0)
+    with pytest.raises(ValueError, match="product_dtype='float16'"):
+        Muon(product_dtype="float16")
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("float32", "float32"), ("mixed_bfloat16", "bfloat16")])
+def test_a_cpu_multiplies_for_muon_as_for_the_encoder(toy, monkeypatch, dtype, expected):
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0"])
+    with keras.device("cpu"):
+        model = train_model(tiny(dtype=dtype), tasks(), toy(), pretrain_steps=1, verbose=0)
+    assert model.optimizer.product_dtype == expected
+
+
+def test_a_gpu_multiplies_for_muon_in_bfloat16(monkeypatch):
+    if keras.backend.backend() == "torch":
+        torch = pytest.importorskip("torch")
+        monkeypatch.setattr(keras.ops, "zeros", lambda shape: torch.zeros(shape, device="meta"))
+    else:
+        monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0", "gpu:1"])
+    assert fast_product_dtype(tiny()) == "bfloat16"
 
 
 def test_the_default_recipe(toy, tmp_path):
