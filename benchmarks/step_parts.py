@@ -51,7 +51,7 @@ def measured(shape: dict[str, int], options: Any) -> tuple[dict[str, float], Cal
     from bert_keras.encoders.inputs import ENCODER_INPUTS
     from bert_keras.training import MultiTaskModel, training_arrays
     from bert_keras.training.layer_rates import AdamW
-    from bert_keras.training.recipes import matrices_side_by_side
+    from bert_keras.training.recipes import muon_arguments
 
     own = arrays(shape)
     lm = TaskMetadata("lm", True, shape["vocab_size"], 0.0, TaskWeightScheduler(True, False))
@@ -70,7 +70,7 @@ def measured(shape: dict[str, int], options: Any) -> tuple[dict[str, float], Cal
             1000,
             width=shape["width"],
             batch_tokens=shape["rows"] * shape["length"],
-            splits=matrices_side_by_side(encoder),
+            **muon_arguments(encoder),
         )
     model.compile(optimizer)
     labels = {"lm": TaskDataBatch(own["tokens"], own["mask"])}

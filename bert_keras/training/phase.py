@@ -20,7 +20,7 @@ from bert_keras.training.layer_rates import rates_of
 from bert_keras.training.model import MultiTaskModel
 from bert_keras.training.optimizers import create_optimizer
 from bert_keras.training.recipe_course import course_of
-from bert_keras.training.recipes import Recipe, create_recipe, fast_product_dtype, matrices_side_by_side
+from bert_keras.training.recipes import Recipe, create_recipe, muon_arguments
 from bert_keras.training.saving import random_state
 from bert_keras.training.unfreezing import GradualUnfreezing
 
@@ -156,8 +156,7 @@ class Phase:
                 num_steps if self.budget is None else None,
                 width=width,
                 batch_tokens=self.feed.batch(0).tokens.size,
-                splits=matrices_side_by_side(self.model.encoder),
-                product_dtype=fast_product_dtype(self.model.encoder),
+                **muon_arguments(self.model.encoder),
             )
         if isinstance(optimizer, str) and optimizer == "adam":
             return create_optimizer(

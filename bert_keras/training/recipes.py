@@ -172,7 +172,7 @@ class Recipe:
             batch_tokens: rows times length of a batch.
             splits: how many matrices stand side by side in kernels whose path contains the key.
             accumulation_steps: batches whose gradients are averaged for one update.
-            product_dtype: of Muon's products.
+            product_dtype: of Muon's products; `train_model` gives the one that is fast for the encoder.
         """
         rates = self.rates(width, batch_tokens * accumulation_steps)
         rate = rates["learning_rate"]
@@ -312,18 +312,19 @@ def is_from_scratch(encoder: keras.Model) -> bool:
     return not getattr(encoder, "is_trained", False) and getattr(encoder, "load_report", None) is None
 
 
-def matrices_side_by_side(encoder: keras.Model) -> dict[str, int]:
-    """Return how many matrices stand side by side in kernels of an encoder, by a part of their path."""
+def muon_arguments(encoder: keras.Model) -> dict[str, Any]:
+    """Return what `Recipe.create_optimizer` has to know of an encoder for Muon: `splits` and
+    `product_dtype`."""
     splits = {"qkv": 3}
     if getattr(encoder, "use_gated_feedforward", False):
         splits["feedforward_in"] = 2
-    return splits
+    return {"splits": splits, "product_dtype": _fast_product_dtype(encoder)}
 
 
-def fast_product_dtype(encoder: keras.Model) -> str:
-    """Return in which dtype Muon's products are fast: bfloat16 on a GPU; on a CPU what the encoder computes
-    in, since one processor multiplies bfloat16 twice as fast as float32 and another half as fast
-    (docs/log.md, Processors differ)."""
+def _fast_product_dtype(encoder: keras.Model) -> str:
+    """Return in which dtype products are fast: bfloat16 on a GPU; on a CPU what the encoder computes in, as one
+    processor multiplies bfloat16 twice as fast as float32 and another half as fast (docs/log.md, Processors
+    differ)."""
     if is_torch():
         on_cpu = keras.ops.zeros(()).device.type == "cpu"
     else:

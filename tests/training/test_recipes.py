@@ -18,7 +18,7 @@ from bert_keras import (
 )
 from bert_keras.training import RECIPES, Muon, ProgressDecay, Recipe, WarmupDecay
 from bert_keras.training.muon import orthogonalize
-from bert_keras.training.recipes import SOURCES, fast_product_dtype, is_from_scratch
+from bert_keras.training.recipes import SOURCES, is_from_scratch, muon_arguments
 
 numpy = keras.ops.convert_to_numpy
 
@@ -207,7 +207,7 @@ def test_a_gpu_multiplies_for_muon_in_bfloat16(monkeypatch):
         monkeypatch.setattr(keras.ops, "zeros", lambda shape: torch.zeros(shape, device="meta"))
     else:
         monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0", "gpu:1"])
-    assert fast_product_dtype(tiny()) == "bfloat16"
+    assert muon_arguments(tiny())["product_dtype"] == "bfloat16"
 
 
 def test_the_default_recipe(toy, tmp_path):
