@@ -322,9 +322,9 @@ def muon_arguments(encoder: keras.Model) -> dict[str, Any]:
 
 
 def _fast_product_dtype(encoder: keras.Model) -> str:
-    """Return in which dtype products are fast: bfloat16 on a GPU; on a CPU what the encoder computes in, as one
-    processor multiplies bfloat16 twice as fast as float32 and another half as fast (docs/log.md, Processors
-    differ)."""
+    """Return in which dtype products are fast: bfloat16 on a GPU; on a CPU what the encoder computes in, as
+    one processor multiplies bfloat16 twice as fast as float32 and another half as fast (docs/log.md,
+    Processors differ)."""
     if is_torch():
         on_cpu = keras.ops.zeros(()).device.type == "cpu"
     else:
